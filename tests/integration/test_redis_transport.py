@@ -1,0 +1,165 @@
+"""The package's own Redis transport: nothing in nobody's keeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from queue import Empty
+from typing import Any
+
+import pytest
+from kombu import Connection, Queue
+from redis import Redis
+
+pytestmark = pytest.mark.redis
+
+Connect = Callable[..., Any]
+
+
+@pytest.fixture
+def connect(broker_url: str, queue: str) -> Iterator[Connect]:
+    """Open a connection with the transport under test and keys of its own."""
+    from webhooks_celery.redis_transport import Transport
+
+    opened: list[Any] = []
+
+    def make(**options: Any) -> Any:
+        keys = {"unacked_key": f"{queue}.unacked", "unacked_index_key": f"{queue}.unacked_index"}
+        connection = Connection(
+            broker_url,
+            transport=Transport,
+            transport_options={"waiting_queues": [queue], **keys, **options},
+        )
+        opened.append(connection)
+        return connection
+
+    yield make
+    for connection in opened:
+        connection.release()
+
+
+def publish(connection: Any, queue: str, body: str, **headers: str) -> None:
+    with connection.Producer() as producer:
+        producer.publish(body, routing_key=queue, headers=headers, declare=[Queue(queue)])
+
+
+def consume(connection: Any, queue: str, **options: Any) -> tuple[list[Any], Any]:
+    got: list[Any] = []
+    consumer = connection.Consumer(
+        Queue(queue), callbacks=[lambda _, message: got.append(message)], **options
+    )
+    consumer.consume()
+    return got, consumer
+
+
+def drain(connection: Any, got: list[Any], count: int) -> None:
+    for _ in range(20):  # each waits for a second at most
+        if len(got) >= count:
+            return
+        with suppress(TimeoutError, Empty):
+            connection.drain_events(timeout=1)
+    pytest.fail(f"{len(got)} of {count} messages came")
+
+
+@pytest.mark.parametrize("prefix", ["", "prefixed:"])
+def test_a_message_is_consumed_acknowledged_and_gone(
+    connect: Connect, broker_url: str, queue: str, prefix: str
+) -> None:
+    connection = connect(global_keyprefix=prefix)
+    client = Redis.from_url(broker_url)
+    publish(connection, queue, "one")
+    got, _ = consume(connection, queue)
+    drain(connection, got, 1)
+    assert client.hlen(f"{prefix}{queue}.unacked") == 1
+    got[0].ack()
+    assert got[0].payload == "one"
+    assert client.hlen(f"{prefix}{queue}.unacked") == 0
+    assert client.zcard(f"{prefix}{queue}.unacked_index") == 0
+
+
+def test_it_is_noted_before_the_worker_has_read_it(connect: Connect, queue: str) -> None:
+    """The request to fetch goes out, and the process dies."""
+    connection = connect(visibility_timeout=0)
+    client = connect().default_channel.client
+    publish(connection, queue, "one")
+    consumed, consumer = consume(connection, queue)
+    channel = consumer.channel
+    channel.connection.cycle.on_poll_start()
+    assert channel.client.connection.can_read(timeout=10)  # the answer is here, nobody reads it
+    assert client.llen(queue) == 0
+    assert client.hlen(f"{queue}.unacked") == 1
+
+    channel.client.connection.disconnect()
+    channel.qos.restore_visible(interval=1)
+    drain(connection, consumed, 1)
+    assert consumed[0].delivery_info["redelivered"]
+
+
+def test_who_waits_at_an_empty_queue_is_woken_and_takes_nothing(
+    connect: Connect, queue: str
+) -> None:
+    connection = connect(polling_interval=10)
+    got, _ = consume(connection, queue)
+    for _ in range(2):  # looks, then waits
+        with pytest.raises((TimeoutError, Empty)):
+            connection.drain_events(timeout=0.1)
+    publish(connect(), queue, "one")
+    publish(connect(), queue, "two")
+    drain(connection, got, 2)
+    assert [message.payload for message in got] == ["one", "two"]
+
+
+def test_without_acknowledgement_nothing_is_noted(connect: Connect, queue: str) -> None:
+    connection = connect()
+    publish(connection, queue, "one")
+    got, consumer = consume(connection, queue, no_ack=True)
+    drain(connection, got, 1)
+    assert consumer.channel.client.hlen(f"{queue}.unacked") == 0
+
+
+def test_what_is_not_due_waits_in_redis(connect: Connect, queue: str) -> None:
+    connection = connect()
+    soon = datetime.now(timezone.utc) + timedelta(seconds=3)
+    later = datetime.now(timezone.utc) + timedelta(hours=1)
+    publish(connection, queue, "later", eta=later.isoformat())
+    publish(connection, queue, "soon", eta=soon.isoformat())
+    publish(connection, queue, "now")
+    bound = Queue(queue)(connection.default_channel)
+    assert bound.queue_declare().message_count == 3
+    got, _ = consume(connection, queue)
+    drain(connection, got, 2)
+    assert [message.payload for message in got] == ["now", "soon"]
+    assert bound.purge() == 1
+
+
+def test_several_queues_get_their_turn(connect: Connect, queue: str, new_queue: Any) -> None:
+    other = new_queue()
+    connection = connect()
+    got: list[Any] = []
+    consumer = connection.Consumer(
+        [Queue(queue), Queue(other)], callbacks=[lambda _, message: got.append(message)]
+    )
+    consumer.consume()
+    for _ in range(3):
+        with pytest.raises((TimeoutError, Empty)):
+            connection.drain_events(timeout=0.1)
+    publish(connect(), other, "here")
+    drain(connection, got, 1)
+    publish(connect(), queue, "there")
+    drain(connection, got, 2)
+    assert [message.payload for message in got] == ["here", "there"]
+
+
+def test_an_acknowledgement_after_the_connection_is_gone_is_a_connection_error(
+    connect: Connect, queue: str
+) -> None:
+    connection = connect()
+    publish(connection, queue, "one")
+    got, _ = consume(connection, queue)
+    drain(connection, got, 1)
+    errors = connection.connection_errors
+    connection.release()
+    got[0].channel._disconnect_pools()  # else open again: the message was given back
+    with pytest.raises(errors):
+        got[0].ack()

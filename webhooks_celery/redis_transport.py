@@ -1,0 +1,263 @@
+"""kombu's Redis transport, changed so that no message is ever in nobody's keeping.
+
+kombu fetches with BRPOP and notes afterwards, in a second request, that the message is now in a
+worker's hands. Whatever comes between the two loses the message for good: the worker is killed,
+the server is killed or stops answering, the connection breaks. Here one script does both.
+
+A script cannot wait for a message. So when it finds none, the same connection waits with
+``BLMOVE queue queue RIGHT RIGHT``, which leaves the list as it is and only tells when there is
+something in it; every worker that waits is told, and the script decides which of them gets it.
+
+Messages that may run only later wait in Redis too, in a sorted set beside their queue, and not in
+a worker's memory, where the visibility timeout would run out. It does so for the queues named in
+the transport option ``waiting_queues``, for only workers with this transport look there.
+
+And a message that is acknowledged after its connection was lost raises a connection error, which
+Celery logs; kombu's ``AttributeError`` ends the worker. A server whose memory is full still gives
+messages out and takes them back, so that delivering them makes room again.
+
+Needs Redis 7 or Valkey. The keys are otherwise kombu's, so that an application may emit through
+kombu's own transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from queue import Empty
+from time import monotonic, time
+from typing import Any
+
+from kombu.transport import redis, virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+
+#: Messages that wait are given to a worker so long before their time, in seconds; the worker then
+#: is exact. Longer than an idle worker takes to look again.
+AHEAD = 2.0
+#: How long to wait at one queue while there are others to look into, in seconds.
+TURN = 0.1
+
+#: Takes the oldest message out of the first list in KEYS[3…] that has one, and notes it as kombu
+#: does, in the sorted set KEYS[1] and the hash KEYS[2]. ARGV: the time, the time up to which
+#: messages that wait are due, then for each list whether its messages are acknowledged ("1").
+#: Returns the number of the list, and the message.
+_FETCH = """#!lua flags=allow-oom
+for i = 3, #KEYS do
+    local list, waiting = KEYS[i], KEYS[i] .. ':waiting'
+    local due = redis.call('ZRANGEBYSCORE', waiting, '-inf', ARGV[2], 'LIMIT', 0, 100)
+    for _, message in ipairs(due) do
+        redis.call('LPUSH', list, message)
+        redis.call('ZREM', waiting, message)
+    end
+    local message = redis.call('LINDEX', list, -1)
+    if message then
+        local readable, fields = pcall(cjson.decode, message)
+        if readable and ARGV[i] == '1' then
+            local properties = fields['properties']
+            local tag, info = properties['delivery_tag'], properties['delivery_info']
+            local note = '[' .. message .. ',' .. cjson.encode(info['exchange']) .. ','
+                .. cjson.encode(info['routing_key']) .. ']'
+            redis.call('ZADD', KEYS[1], ARGV[1], tag)
+            redis.call('HSET', KEYS[2], tag, note)
+        end
+        redis.call('RPOP', list)
+        return {i - 2, message}
+    end
+end
+return false
+"""
+
+#: Puts a message back if nobody did so before. KEYS: the sorted set, the hash, the lists; ARGV: the
+#: tag, the command, the message.
+_RESTORE = """#!lua flags=allow-oom
+redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 1 then
+    for i = 3, #KEYS do
+        redis.call(ARGV[2], KEYS[i], ARGV[3])
+    end
+end
+"""
+
+
+class QoS(redis.QoS):
+    """Does not note again what was noted when it was fetched; gives messages back with a script."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        if delivery_tag == self.channel.noted:
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        channel = self.channel
+        with channel.conn_or_acquire(client) as client:
+            note = client.hget(self.unacked_key, tag)
+            lists: list[str] = []
+            message: dict[str, Any] = {}
+            if note is not None:
+                message, exchange, routing_key = loads(bytes_to_str(note))
+                message.get("headers", {})["redelivered"] = True
+                message["properties"]["delivery_info"]["redelivered"] = True
+                priority = channel._get_message_priority(message, reverse=False)
+                lists = [
+                    channel._q_for_pri(queue, priority)
+                    for queue in channel._lookup(exchange, routing_key)
+                ]
+            channel.run(
+                client,
+                _RESTORE,
+                [self.unacked_index_key, self.unacked_key, *lists],
+                [tag, "LPUSH" if leftmost else "RPUSH", dumps(message)],
+            )
+
+
+class Channel(redis.Channel):
+    """Fetches with a script where kombu's does it with BRPOP; see there for when."""
+
+    QoS = QoS
+    from_transport_options = (
+        *(name for name in redis.Channel.from_transport_options if name != "ack_emulation"),
+        "waiting_queues",
+    )
+
+    waiting_queues: tuple[str, ...] = ()
+    noted: str | None = None  #: the message being delivered, if the script has noted it
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._unacknowledged: set[str] = set()
+        self._asked: list[tuple[str, str]] = []  # queue and list of each that the script looks into
+        self._empty = False  # the script found nothing: wait
+        super().__init__(*args, **kwargs)
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        (self._unacknowledged.add if no_ack else self._unacknowledged.discard)(queue)
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        self._asked = [
+            (queue, self._q_for_pri(queue, priority))
+            for priority in self.priority_steps
+            for queue in queues
+        ]
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = monotonic()
+        self._in_poll.send_command(*(self._wait() if self._empty else self._fetch()))
+
+    def run(self, client: Any, script: str, keys: list[str], arguments: list[Any]) -> Any:
+        """Run a script; kombu prefixes the keys of the commands it uses, and not of this one."""
+        prefixed = [f"{self.global_keyprefix}{key}" for key in keys]
+        return client.execute_command("EVAL", script, len(keys), *prefixed, *arguments)
+
+    def _fetch(self) -> tuple[Any, ...]:
+        keys = [self.unacked_index_key, self.unacked_key, *(key for _, key in self._asked)]
+        noting = ["0" if queue in self._unacknowledged else "1" for queue, _ in self._asked]
+        now = time()
+        return (
+            *("EVAL", _FETCH, len(keys)),
+            *(f"{self.global_keyprefix}{key}" for key in keys),
+            *(now, now + AHEAD, *noting),
+        )
+
+    def _wait(self) -> tuple[Any, ...]:
+        queue, key = self._asked[0]
+        timeout = self.brpop_timeout
+        if len(self.active_queues) > 1:
+            timeout = min(timeout, TURN)
+            self._queue_cycle.rotate(queue)
+        key = f"{self.global_keyprefix}{key}"
+        return "BLMOVE", key, key, "RIGHT", "RIGHT", timeout
+
+    def _brpop_read(self, **options: Any) -> bool:
+        waited = self._empty
+        self._empty = False
+        connection = self.client.connection
+        try:
+            try:
+                found = self.client.parse_response(
+                    connection, "BLMOVE" if waited else "EVAL", **options
+                )
+            except self.connection_errors:
+                connection.disconnect()
+                raise
+            if waited or found is None:
+                self._empty = not waited
+                raise Empty
+            number, message = found
+            queue, _ = self._asked[number - 1]
+            self._queue_cycle.rotate(queue)
+            payload = loads(bytes_to_str(message))
+            if queue not in self._unacknowledged:
+                self.noted = payload["properties"]["delivery_tag"]
+            self.connection._deliver(payload, queue)
+            return True
+        finally:
+            self.noted = None
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _connparams(self, asynchronous: bool = False) -> Any:
+        if self.connection is None or self.connection.client is None:
+            raise redis.exceptions.ConnectionError("the connection was closed")
+        return super()._connparams(asynchronous)
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        due = _eta(message.get("headers") or {}) if queue in self.waiting_queues else 0.0
+        if due <= time() + AHEAD:
+            super()._put(queue, message, **kwargs)
+            return
+        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        with self.conn_or_acquire() as client:
+            client.zadd(_waiting(key), {dumps(message): due})
+
+    def _size(self, queue: str) -> int:
+        with self.conn_or_acquire() as client:
+            # kombu prefixes the keys of the commands it uses; this one is not among them.
+            keys = [f"{self.global_keyprefix}{_waiting(key)}" for key in self._keys(queue)]
+            waiting: int = sum(client.zcard(key) for key in keys)
+        return super()._size(queue) + waiting
+
+    def _purge(self, queue: str) -> int:
+        size = self._size(queue)
+        super()._purge(queue)
+        self._forget_waiting(queue)
+        return size
+
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        super()._delete(queue, *args, **kwargs)
+        self._forget_waiting(queue)
+
+    def _forget_waiting(self, queue: str) -> None:
+        with self.conn_or_acquire() as client:
+            for key in self._keys(queue):
+                client.delete(_waiting(key))
+
+    def _keys(self, queue: str) -> list[str]:
+        return [self._q_for_pri(queue, priority) for priority in self.priority_steps]
+
+
+class Transport(redis.Transport):
+    """For ``redis://`` and ``rediss://`` once ``broker.use_redis_transport`` is called."""
+
+    Channel = Channel
+    # A server whose memory is full: to try again later, not to end the worker.
+    connection_errors = (
+        *redis.Transport.connection_errors,
+        redis.exceptions.OutOfMemoryError,
+    )
+    waits_in_broker = True  #: asked by this package
+
+
+def _waiting(key: str) -> str:
+    return f"{key}:waiting"
+
+
+def _eta(headers: Mapping[str, Any]) -> float:
+    """Return when the task in a message may run, in seconds since 1970; 0 for at once."""
+    try:
+        return datetime.fromisoformat(headers["eta"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return 0.0
