@@ -33,6 +33,8 @@ DEFAULT_TIMEOUT = 5.0
 QUORUM: dict[str, Any] = {"arguments": {"x-queue-type": "quorum"}, "type": "topic"}
 CLASSIC: dict[str, Any] = {"arguments": None, "type": "direct"}
 
+_REDIS_TRANSPORT = f"{__package__}.redis_transport:Transport"
+
 #: One more try on a fresh connection: a kept one may have been closed since.
 RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
@@ -79,15 +81,25 @@ class ConfirmingProducer(Producer):
     RabbitMQ would confirm and drop it, if somebody deleted the queue after it was declared.
     """
 
-    def publish(self, *args: Any, **options: Any) -> Any:
+    def publish(self, *args: Any, declare: Any = None, **options: Any) -> Any:
         options["mandatory"] = True
         try:
-            return super().publish(*args, **options)
+            return super().publish(*args, declare=self._undeclared(declare), **options)
         except self.connection.channel_errors:
             connection = self.connection
             connection.collect()  # forgets what was declared
             self.revive(connection)
-            return super().publish(*args, **options)
+            return super().publish(*args, declare=declare, **options)
+
+    def _undeclared(self, declare: Any) -> Any:
+        """Leave out what was declared; kombu does so too, for a tenth of a message's cost.
+
+        Only where the broker tells that a queue is gone.
+        """
+        connection = self.connection
+        if connection.transport.driver_type != "amqp":
+            return declare
+        return [each for each in declare or () if hash(each) not in connection.declared_entities]
 
 
 class Publisher:
@@ -154,6 +166,8 @@ class Publisher:
         connection = self._app.connection_for_write(
             connect_timeout=seconds, transport_options=options.get(kind, {})
         )
+        if connection.transport_cls in ("redis", "rediss"):
+            connection.transport_cls = _REDIS_TRANSPORT  # it publishes at less cost than kombu's
         # Two at least: a replay reads over one connection and publishes over another.
         limit = max(2, self._app.conf.broker_pool_limit or 0)
         return ProducerPool(connection.Pool(limit), limit=limit, Producer=ConfirmingProducer)
@@ -164,8 +178,7 @@ def use_redis_transport() -> None:
 
     For processes that run workers, before they connect; see ``redis_transport`` for the reasons.
     """
-    path = f"{__package__}.redis_transport:Transport"
-    TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = path
+    TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = _REDIS_TRANSPORT
 
 
 def agree_on_queue(app: Celery, connection: Any) -> bool:

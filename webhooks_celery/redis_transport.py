@@ -2,7 +2,9 @@
 
 kombu fetches with BRPOP and notes afterwards, in a second request, that the message is now in a
 worker's hands. Whatever comes between the two loses the message for good: the worker is killed,
-the server is killed or stops answering, the connection breaks. Here one script does both.
+the server is killed or stops answering, the connection breaks. Here one script does both, for as
+many messages as the worker has room for, and forgets those that were acknowledged meanwhile: under
+load one request does the work of many.
 
 A script cannot wait for a message. So when it finds none, the same connection waits with
 ``BLMOVE queue queue RIGHT RIGHT``, which leaves the list as it is and only tells when there is
@@ -22,7 +24,10 @@ kombu's own transport.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from queue import Empty
 from time import monotonic, time
@@ -38,11 +43,27 @@ AHEAD = 2.0
 #: How long to wait at one queue while there are others to look into, in seconds.
 TURN = 0.1
 
-#: Takes the oldest message out of the first list in KEYS[3…] that has one, and notes it as kombu
-#: does, in the sorted set KEYS[1] and the hash KEYS[2]. ARGV: the time, the time up to which
-#: messages that wait are due, then for each list whether its messages are acknowledged ("1").
-#: Returns the number of the list, and the message.
+#: The most messages fetched, and the most forgotten, by one script.
+BATCH = 100
+
+#: Forgets messages that were acknowledged. KEYS: the sorted set and the hash; ARGV: their tags.
+_FORGET = """#!lua flags=allow-oom
+redis.call('ZREM', KEYS[1], unpack(ARGV))
+redis.call('HDEL', KEYS[2], unpack(ARGV))
+"""
+
+#: Takes the oldest messages out of the lists in KEYS[3…] and notes them as kombu does, in the
+#: sorted set KEYS[1] and the hash KEYS[2]. ARGV: the time, the time up to which messages that wait
+#: are due, how many messages there is room for, for each list whether its messages are acknowledged
+#: ("1"), then the tags of messages to forget. Returns the number of the list and the message, in
+#: turn.
 _FETCH = """#!lua flags=allow-oom
+local first = #KEYS + 2
+if ARGV[first] then
+    redis.call('ZREM', KEYS[1], unpack(ARGV, first))
+    redis.call('HDEL', KEYS[2], unpack(ARGV, first))
+end
+local room, found = tonumber(ARGV[3]), {}
 for i = 3, #KEYS do
     local list, waiting = KEYS[i], KEYS[i] .. ':waiting'
     local due = redis.call('ZRANGEBYSCORE', waiting, '-inf', ARGV[2], 'LIMIT', 0, 100)
@@ -50,10 +71,11 @@ for i = 3, #KEYS do
         redis.call('LPUSH', list, message)
         redis.call('ZREM', waiting, message)
     end
-    local message = redis.call('LINDEX', list, -1)
-    if message then
+    while room > 0 do
+        local message = redis.call('LINDEX', list, -1)
+        if not message then break end
         local readable, fields = pcall(cjson.decode, message)
-        if readable and ARGV[i] == '1' then
+        if readable and ARGV[i + 1] == '1' then
             local properties = fields['properties']
             local tag, info = properties['delivery_tag'], properties['delivery_info']
             local note = '[' .. message .. ',' .. cjson.encode(info['exchange']) .. ','
@@ -62,10 +84,12 @@ for i = 3, #KEYS do
             redis.call('HSET', KEYS[2], tag, note)
         end
         redis.call('RPOP', list)
-        return {i - 2, message}
+        found[#found + 1] = i - 2
+        found[#found + 1] = message
+        room = room - 1
     end
 end
-return false
+return found
 """
 
 #: Puts a message back if nobody did so before. KEYS: the sorted set, the hash, the lists; ARGV: the
@@ -81,13 +105,29 @@ end
 
 
 class QoS(redis.QoS):
-    """Does not note again what was noted when it was fetched; gives messages back with a script."""
+    """Does not note again what was noted when it was fetched; forgets and gives back by script."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         if delivery_tag == self.channel.noted:
             virtual.QoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        self.channel.forget(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if requeue:
+            self.restore_by_tag(delivery_tag, leftmost=True)
+            virtual.QoS.ack(self, delivery_tag)
+        else:
+            self.ack(delivery_tag)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        with suppress(*self.channel.connection_errors):
+            self.channel.forget_acknowledged()
+        super().restore_unacked_once(stderr)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         channel = self.channel
@@ -128,6 +168,9 @@ class Channel(redis.Channel):
         self._unacknowledged: set[str] = set()
         self._asked: list[tuple[str, str]] = []  # queue and list of each that the script looks into
         self._empty = False  # the script found nothing: wait
+        self._acknowledged: list[str] = []  # tags that the server still knows
+        self._forgetting: list[str] = []  # those of them that the script was sent with
+        self._pooled: Any = None
         super().__init__(*args, **kwargs)
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
@@ -147,19 +190,56 @@ class Channel(redis.Channel):
         self._brpop_sent_at = monotonic()
         self._in_poll.send_command(*(self._wait() if self._empty else self._fetch()))
 
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """Lend a client; kombu makes a new one each time, which costs as much as a command."""
+        if client is None:
+            if self._pooled is None or self._pooled.connection_pool is not self.pool:
+                self._pooled = self._create_client()
+            client = self._pooled
+        yield client
+
     def run(self, client: Any, script: str, keys: list[str], arguments: list[Any]) -> Any:
         """Run a script; kombu prefixes the keys of the commands it uses, and not of this one."""
         prefixed = [f"{self.global_keyprefix}{key}" for key in keys]
         return client.execute_command("EVAL", script, len(keys), *prefixed, *arguments)
 
+    def forget(self, tag: str) -> None:
+        """Forget an acknowledged message: with the next round of the event loop, if there is one.
+
+        A worker whose pool has no event loop (gevent) may not come back here for long.
+        """
+        self._acknowledged.append(tag)
+        if self.connection is None or not self.connection.cycle.in_event_loop:
+            self.forget_acknowledged()
+
+    def forget_acknowledged(self) -> None:
+        """Forget what was acknowledged since the last time."""
+        while tags := self._take_acknowledged():
+            try:
+                with self.conn_or_acquire() as client:
+                    self.run(client, _FORGET, [self.unacked_index_key, self.unacked_key], tags)
+            except BaseException:
+                self._acknowledged += tags
+                raise
+
+    def _take_acknowledged(self) -> list[str]:
+        tags = self._acknowledged[:BATCH]
+        del self._acknowledged[:BATCH]
+        return tags
+
     def _fetch(self) -> tuple[Any, ...]:
         keys = [self.unacked_index_key, self.unacked_key, *(key for _, key in self._asked)]
         noting = ["0" if queue in self._unacknowledged else "1" for queue, _ in self._asked]
+        room = self.qos.can_consume_max_estimate()
         now = time()
+        self._forgetting = self._take_acknowledged()
         return (
             *("EVAL", _FETCH, len(keys)),
             *(f"{self.global_keyprefix}{key}" for key in keys),
-            *(now, now + AHEAD, *noting),
+            *(now, now + AHEAD, BATCH if room is None else min(room, BATCH)),
+            *noting,
+            *self._forgetting,
         )
 
     def _wait(self) -> tuple[Any, ...]:
@@ -176,28 +256,42 @@ class Channel(redis.Channel):
         self._empty = False
         connection = self.client.connection
         try:
-            try:
-                found = self.client.parse_response(
-                    connection, "BLMOVE" if waited else "EVAL", **options
-                )
-            except self.connection_errors:
-                connection.disconnect()
-                raise
-            if waited or found is None:
-                self._empty = not waited
-                raise Empty
-            number, message = found
-            queue, _ = self._asked[number - 1]
-            self._queue_cycle.rotate(queue)
-            payload = loads(bytes_to_str(message))
-            if queue not in self._unacknowledged:
-                self.noted = payload["properties"]["delivery_tag"]
-            self.connection._deliver(payload, queue)
-            return True
+            found = self.client.parse_response(
+                connection, "BLMOVE" if waited else "EVAL", **options
+            )
+        except self.connection_errors:
+            connection.disconnect()
+            self._acknowledged += self._forgetting
+            raise
         finally:
-            self.noted = None
+            self._forgetting = []
             self._in_poll = None
             self._flush_brpop_reauth()
+        if waited or not found:
+            self._empty = not waited
+            raise Empty
+        lists, messages = found[::2], found[1::2]
+        self._hand_out(
+            deque((self._asked[number - 1][0], each) for number, each in zip(lists, messages))
+        )
+        return True
+
+    def _hand_out(self, fetched: deque[tuple[str, bytes]]) -> None:
+        """Give messages to the worker; if one of them ends it, those after it go back."""
+        try:
+            while fetched:
+                queue, message = fetched.popleft()
+                self._queue_cycle.rotate(queue)
+                payload = _payload(message)
+                if queue not in self._unacknowledged:
+                    self.noted = payload["properties"]["delivery_tag"]
+                self.connection._deliver(payload, queue)
+                self.forget_acknowledged()  # the solo pool has run the task by now
+        finally:
+            self.noted = None
+            with suppress(*self.connection_errors):
+                for _, message in reversed(fetched):
+                    self.qos.restore_by_tag(_payload(message)["properties"]["delivery_tag"])
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.connection is None or self.connection.client is None:
@@ -239,6 +333,17 @@ class Channel(redis.Channel):
         return [self._q_for_pri(queue, priority) for priority in self.priority_steps]
 
 
+class Poller(redis.MultiChannelPoller):
+    """Forgets what was acknowledged, once in each round of the event loop."""
+
+    in_event_loop = False
+
+    def on_poll_start(self) -> None:
+        super().on_poll_start()
+        for channel in self._channels:
+            channel.forget_acknowledged()
+
+
 class Transport(redis.Transport):
     """For ``redis://`` and ``rediss://`` once ``broker.use_redis_transport`` is called."""
 
@@ -250,9 +355,25 @@ class Transport(redis.Transport):
     )
     waits_in_broker = True  #: asked by this package
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        self.cycle.in_event_loop = True
+        super().register_with_event_loop(connection, loop)
+
 
 def _waiting(key: str) -> str:
     return f"{key}:waiting"
+
+
+def _payload(message: bytes) -> dict[str, Any]:
+    """Parse a message; kombu's parser is slow, and needed for what its encoder has marked only."""
+    payload: dict[str, Any] = (
+        loads(bytes_to_str(message)) if b"__type__" in message else json.loads(message)
+    )
+    return payload
 
 
 def _eta(headers: Mapping[str, Any]) -> float:

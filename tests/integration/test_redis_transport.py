@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from kombu import Connection, Queue
+from kombu.asynchronous import Hub
 from redis import Redis
 
 pytestmark = pytest.mark.redis
@@ -163,3 +164,88 @@ def test_an_acknowledgement_after_the_connection_is_gone_is_a_connection_error(
     got[0].channel._disconnect_pools()  # else open again: the message was given back
     with pytest.raises(errors):
         got[0].ack()
+
+
+def test_it_fetches_at_once_what_there_is_room_for(connect: Connect, queue: str) -> None:
+    connection = connect()
+    client = connect().default_channel.client
+    for body in "12345":
+        publish(connection, queue, body)
+    got, _ = consume(connection, queue, prefetch_count=3)
+    connection.drain_events(timeout=10)
+    assert [message.payload for message in got] == ["1", "2", "3"]
+    assert (client.llen(queue), client.hlen(f"{queue}.unacked")) == (2, 3)
+    got[1].ack()
+    connection.drain_events(timeout=10)
+    assert [message.payload for message in got] == ["1", "2", "3", "4"]
+    assert (client.llen(queue), client.hlen(f"{queue}.unacked")) == (1, 3)
+
+
+def test_in_an_event_loop_one_request_acknowledges_and_fetches(
+    connect: Connect, queue: str
+) -> None:
+    connection = connect()
+    client = connect().default_channel.client
+    for body in "1234":
+        publish(connection, queue, body)
+    got, _ = consume(connection, queue, prefetch_count=2)
+    connection.register_with_event_loop(hub := Hub())
+    rounds = hub.create_loop()
+
+    def go_on(until: Callable[[], bool]) -> None:
+        for _ in range(20):  # each waits for a second at most
+            if until():
+                return
+            next(rounds)
+        pytest.fail("not within 20 rounds")
+
+    go_on(lambda: len(got) == 2)
+    calls = client.info("commandstats")["cmdstat_eval"]["calls"]
+    for message in got[:]:
+        message.ack()
+    assert client.hlen(f"{queue}.unacked") == 2  # not yet
+    go_on(lambda: len(got) == 4)
+    assert client.hlen(f"{queue}.unacked") == 2
+    assert client.info("commandstats")["cmdstat_eval"]["calls"] == calls + 1
+    for message in got[2:]:
+        message.ack()
+    go_on(lambda: client.hlen(f"{queue}.unacked") == 0)
+    assert client.zcard(f"{queue}.unacked_index") == 0
+
+
+def test_what_was_acknowledged_last_is_forgotten_when_the_connection_is_closed(
+    connect: Connect, queue: str
+) -> None:
+    connection = connect()
+    client = connect().default_channel.client
+    for body in "12":
+        publish(connection, queue, body)
+    got, _ = consume(connection, queue)
+    connection.register_with_event_loop(Hub())
+    drain(connection, got, 2)
+    got[0].ack()
+    connection.release()
+    assert client.hlen(f"{queue}.unacked") == 0
+    assert client.llen(queue) == 1  # the other one is back
+
+
+def test_if_a_message_ends_the_worker_those_fetched_with_it_go_back(
+    connect: Connect, queue: str
+) -> None:
+    connection = connect()
+    for body in "123":
+        publish(connection, queue, body)
+    got: list[Any] = []
+
+    def end(_: object, message: Any) -> None:
+        got.append(message)
+        raise SystemExit
+
+    connection.Consumer(Queue(queue), callbacks=[end]).consume()
+    with pytest.raises(SystemExit):
+        connection.drain_events(timeout=10)
+    assert [message.payload for message in got] == ["1"]
+    other = connect()
+    rest, _ = consume(other, queue)
+    drain(other, rest, 2)
+    assert [message.payload for message in rest] == ["2", "3"]
