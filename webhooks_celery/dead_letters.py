@@ -30,7 +30,10 @@ class DeadLettersBusy(WebhooksError):
     """Somebody else is replaying or discarding; only Redis needs this turn-taking."""
 
     def __str__(self) -> str:
-        return "Somebody else is replaying or discarding dead letters; try again when that is done."
+        return (
+            "Somebody else is replaying or discarding dead letters; try again when that is done. If "
+            f"it was killed, that is {_LOCK_TIMEOUT} seconds later."
+        )
 
 
 class NoDeadLetter(WebhooksError):

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from random import random
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
@@ -32,9 +33,10 @@ from .broker import (
 from .config import config_of
 from .dead_letters import DeadLetters
 from .errors import AttemptFailed, UnknownHook
-from .model import DeadLetter, Event, Hook, timestamp
+from .model import Attempt, DeadLetter, Event, Hook, timestamp
 from .request import DEFAULT_HEADER_PREFIX, fingerprint
 from .retry import duration, next_wait
+from .shares import Shares
 from .spool import DEFAULT_MAX_BYTES, Spool
 
 if TYPE_CHECKING:
@@ -180,18 +182,8 @@ class WebhookDelivery(WebhookTask):
         if (self.request.delivery_info or {}).get("redelivered"):
             self._count_loss(lost + 1)
         found = self._hook(hook, seen)
-        delivery = self.request.id or str(uuid4())
+        attempt = self._attempt(found, Event(name=event, timestamp=timestamp, payload=payload))
         number = self.request.retries + 1
-        try:
-            attempt = self.transport.attempt(
-                found, delivery, Event(name=event, timestamp=timestamp, payload=payload)
-            )
-        except SoftTimeLimitExceeded:
-            problem = (
-                "the worker's soft time limit came before timeoutMs; raise task_soft_time_limit or "
-                "lower timeoutMs."
-            )
-            raise AttemptFailed(hook, number, found.attempts, problem) from None
         if not attempt.delivered:
             raise AttemptFailed(hook, number, found.attempts, attempt.problem, attempt.status)
         return {
@@ -201,6 +193,24 @@ class WebhookDelivery(WebhookTask):
             "attempt": number,
             "milliseconds": attempt.milliseconds,
         }
+
+    def _attempt(self, hook: Hook, event: Event) -> Attempt:
+        """Make one attempt if the hook may take a place; else put the delivery off."""
+        shares = None if self.request.called_directly else self.shares
+        if shares is not None and (wait := shares.take(hook.id)) is not None:
+            self._queue_anew(countdown=wait)
+        started = monotonic()
+        try:
+            return self.transport.attempt(hook, self.request.id or str(uuid4()), event)
+        except SoftTimeLimitExceeded:
+            problem = (
+                "the worker's soft time limit came before timeoutMs; raise task_soft_time_limit or "
+                "lower timeoutMs."
+            )
+            raise AttemptFailed(hook.id, self.request.retries + 1, hook.attempts, problem) from None
+        finally:
+            if shares is not None:
+                shares.give_back(hook.id, monotonic() - started, hook.timeout_ms / 1000)
 
     def retry(self, *args: Any, exc: Exception | None = None, **options: Any) -> NoReturn:
         """Go on as the hook's schedule says; called by Celery's autoretry.
@@ -218,6 +228,9 @@ class WebhookDelivery(WebhookTask):
         text = "delivery %s: %s Next attempt in %s."
         logger.warning(text, self.request.id, exc, duration(wait), extra=self._log_extra())
         super().retry(exc=exc, kwargs={**self.request.kwargs, "lost": 0}, countdown=wait / 1000)
+
+    #: Set by a worker whose attempts share places, in threads or greenlets.
+    shares: Shares | None = None
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -241,14 +254,25 @@ class WebhookDelivery(WebhookTask):
         if lost >= MAX_LOST:
             self._park(f"its worker was lost {lost} times", self.request.retries)
             raise Ignore
+        self._queue_anew(lost=lost)
+
+    def _queue_anew(self, countdown: int | None = None, **changes: Any) -> NoReturn:
+        """Publish this message again, to be run as the same attempt; it is then done with here.
+
+        Args:
+            countdown: how long it waits, in whole seconds.
+            changes: arguments that are different.
+        """
         again = self.signature_from_request(
-            kwargs={**self.request.kwargs, "lost": lost},
+            kwargs={**self.request.kwargs, **changes},
             queue=webhooks_queue(self.app),
             retries=self.request.retries,
         )
         try:
             with self.publisher.producer() as producer:
-                again.apply_async(producer=producer, retry=True, retry_policy=RETRY_POLICY)
+                again.apply_async(
+                    countdown=countdown, producer=producer, retry=True, retry_policy=RETRY_POLICY
+                )
         except Exception as error:  # noqa: BLE001 - whatever it was, the message must stay
             raise give_back(error) from None
         raise Ignore

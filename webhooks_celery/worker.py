@@ -16,6 +16,7 @@ from .describe import describe_config, hook_line
 from .emitter import flush_spool
 from .errors import EX_CONFIG, ConfigError
 from .plan import problems
+from .shares import Shares
 from .tasks import WebhookDelivery
 
 logger = logging.getLogger("webhooks_celery")
@@ -55,8 +56,13 @@ class WebhooksStep(bootsteps.StartStopStep):
         fit_redis(app, config.hooks)
         with app.connection_for_write() as connection:
             agree_on_queue(app, connection)
-        for problem in problems(config.hooks, limits_of(app)):
+        limits = limits_of(app)
+        for problem in problems(config.hooks, limits):
             logger.warning("%s", problem)
+        # Elsewhere what is put off would pile up in this worker's memory, or there is nothing to
+        # share: a child of the prefork pool makes one attempt at a time.
+        if limits.waits_in_broker and _makes_attempts_together(worker.pool_cls):
+            app.tasks[WebhookDelivery.name].shares = Shares(worker.concurrency)
         for hook in config.hooks:
             logger.info("%s", hook_line(hook))
         queue = webhooks_queue(app)
@@ -101,6 +107,11 @@ class WebhooksStep(bootsteps.StartStopStep):
 
     def terminate(self, worker: Any) -> None:
         self.stop(worker)
+
+
+def _makes_attempts_together(pool: Any) -> bool:
+    """Whether attempts run in this process, many at once."""
+    return bool(pool.is_green) or pool.__module__ == "celery.concurrency.thread"
 
 
 @inspect_command()  # type: ignore[untyped-decorator]

@@ -1,10 +1,12 @@
 """``celery -A webhooks_celery worker``: how it starts, what it shows, how it ends."""
 
 import json
+import threading
 from uuid import uuid4
 
 import pytest
 from brokers import ask, outcome, take_all
+from recorder import Request
 
 from webhooks_celery import emit
 
@@ -168,3 +170,28 @@ def test_its_settings_are_safe_without_a_celeryconfig(start):
     assert "task_default_queue: 'backgroundTask'" in report.output
     assert "task_acks_late: True" in report.output
     assert "task_reject_on_worker_lost: True" in report.output
+
+
+def test_a_receiver_that_hangs_does_not_stop_the_others(
+    receiver, webhooks_file, own_worker, make_app
+):
+    hold = threading.Event()
+
+    def answer(_: Request) -> bytes:
+        hold.wait(60)
+        return b"HTTP/1.1 204 No Content\r\n\r\n"
+
+    file = webhooks_file(
+        {"id": "hangs", "events": ["*"], "url": receiver.answer("/hangs", answer)},
+        {"id": "works", "events": ["*"], "url": receiver.url("/works")},
+    )
+    app = make_app(webhooks_config=file)
+    worker = own_worker(file, "-P", "threads", "-c", "4")
+    for number in range(8):
+        emit("E", number, app=app)
+
+    receiver.wait_for(8, "/works")
+    assert len(receiver.to("/hangs")) < 4  # of the places
+    hold.set()
+    receiver.wait_for(8, "/hangs", timeout=60)
+    assert "lost" not in worker.output

@@ -25,6 +25,7 @@ FLOORS = {
     "redaction": 1,
     "request": 1,
     "retry": 1,
+    "shares": 1,
     "sockets": 1,
     "spool": 1,
     "plan": 2,
