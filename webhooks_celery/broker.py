@@ -1,25 +1,14 @@
-"""How this package publishes: every wait has a bound, and the broker confirms.
-
-A host's own publishing may do without both (a Redis that accepts and never answers blocks for
-ever, RabbitMQ without confirmation can drop a message silently), so events, retries and dead
-letters go over connections of their own.
-"""
+"""What there is to know of brokers: the webhooks queue, how long messages may be held, waits."""
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
 from celery import Celery
-from celery.exceptions import Retry
-from kombu import Producer
-from kombu.pools import ProducerPool
 from kombu.transport import TRANSPORT_ALIASES
 
 from .model import DEFAULT_QUEUE, Hook
@@ -27,16 +16,12 @@ from .plan import MARGIN, Limits
 
 logger = logging.getLogger("webhooks_celery")
 
-DEFAULT_TIMEOUT = 5.0
-
 #: The two kinds of RabbitMQ queue. Only with a topic exchange can messages wait in the broker.
 QUORUM: dict[str, Any] = {"arguments": {"x-queue-type": "quorum"}, "type": "topic"}
 CLASSIC: dict[str, Any] = {"arguments": None, "type": "direct"}
 
-_REDIS_TRANSPORT = f"{__package__}.redis_transport:Transport"
-
-#: One more try on a fresh connection: a kept one may have been closed since.
-RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+#: For kombu.
+REDIS_TRANSPORT = f"{__package__}.redis_transport:Transport"
 
 
 def webhooks_queue(app: Celery) -> str:
@@ -75,110 +60,12 @@ def serializer_of(app: Celery) -> str:
     return "json" if accepted else str(app.conf.task_serializer)
 
 
-class ConfirmingProducer(Producer):
-    """Has a message that reaches no queue returned, then declares the queue anew and tries again.
-
-    RabbitMQ would confirm and drop it, if somebody deleted the queue after it was declared.
-    """
-
-    def publish(self, *args: Any, declare: Any = None, **options: Any) -> Any:
-        options["mandatory"] = True
-        try:
-            return super().publish(*args, declare=self._undeclared(declare), **options)
-        except self.connection.channel_errors:
-            connection = self.connection
-            connection.collect()  # forgets what was declared
-            self.revive(connection)
-            return super().publish(*args, declare=declare, **options)
-
-    def _undeclared(self, declare: Any) -> Any:
-        """Leave out what was declared; kombu does so too, for a tenth of a message's cost.
-
-        Only where the broker tells that a queue is gone.
-        """
-        connection = self.connection
-        if connection.transport.driver_type != "amqp":
-            return declare
-        return [each for each in declare or () if hash(each) not in connection.declared_entities]
-
-
-class Publisher:
-    """Producers of ``app`` with bounded waits; for any number of threads, safe after a fork."""
-
-    def __init__(self, app: Celery) -> None:
-        self._app = app
-        self._lock = threading.Lock()
-        self._pool: Any = None
-        self._pid = 0
-        self._agreed = False
-
-    @property
-    def timeout(self) -> float:
-        """The longest time that publishing an event may take, in seconds."""
-        configured = self._app.conf.get("webhooks_emit_timeout")
-        return DEFAULT_TIMEOUT if configured is None else float(configured)
-
-    @contextmanager
-    def producer(self) -> Iterator[Any]:
-        """Lend a producer; give it to ``publish`` or ``apply_async`` with ``RETRY_POLICY``.
-
-        None where tasks run eagerly: nothing is published then.
-        """
-        if self._app.conf.task_always_eager:
-            yield None
-            return
-        with self._lock:
-            if self._pool is None or self._pid != os.getpid():
-                self._pool, self._pid, self._agreed = self._new_pool(), os.getpid(), False
-        with self._pool.acquire(block=True, timeout=self.timeout) as producer:
-            try:
-                if not self._agreed:
-                    self._agree(producer.connection)
-                yield producer
-            except Retry:  # is how Celery goes on after publishing
-                raise
-            except BaseException:
-                # A confirmation that is still to come must not be taken for the next message's,
-                # and a queue that is gone must be declared anew.
-                producer.connection.collect()
-                raise
-
-    def _agree(self, connection: Any) -> None:
-        connection.ensure_connection(**RETRY_POLICY)
-        with self._lock:
-            self._agreed = agree_on_queue(self._app, connection)
-
-    def close(self) -> None:
-        """Close the connections; the next producer opens its own."""
-        with self._lock:
-            if self._pool is not None and self._pid == os.getpid():
-                self._pool.force_close_all()
-            self._pool = None
-
-    def _new_pool(self) -> Any:
-        # Half of the time for a connection that turns out to be dead, half for its successor.
-        seconds = self.timeout / 2
-        options = {
-            "redis": {"socket_timeout": seconds, "socket_connect_timeout": seconds},
-            "amqp": {"confirm_publish": True, "read_timeout": seconds, "write_timeout": seconds},
-        }
-        kind = self._app.connection_for_write().transport.driver_type
-        connection = self._app.connection_for_write(
-            connect_timeout=seconds, transport_options=options.get(kind, {})
-        )
-        if connection.transport_cls in ("redis", "rediss"):
-            connection.transport_cls = _REDIS_TRANSPORT  # it publishes at less cost than kombu's
-        # Two at least: a replay reads over one connection and publishes over another.
-        limit = max(2, self._app.conf.broker_pool_limit or 0)
-        return ProducerPool(connection.Pool(limit), limit=limit, Producer=ConfirmingProducer)
-
-
 def use_redis_transport() -> None:
     """Let all of this process speak to Redis through a transport that loses nothing it fetches.
 
     For processes that run workers, before they connect; see ``redis_transport`` for the reasons.
     """
-    TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = _REDIS_TRANSPORT
+    TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = REDIS_TRANSPORT
 
 
 def agree_on_queue(app: Celery, connection: Any) -> bool:

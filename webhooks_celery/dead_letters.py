@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from kombu import Queue
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from .broker import RETRY_POLICY, Publisher
 from .errors import WebhooksError
 from .model import DeadLetter
+from .publisher import RETRY_POLICY, Publisher
 
 #: Letters fetched from Redis at a time.
 _PAGE = 500
@@ -31,8 +31,8 @@ class DeadLettersBusy(WebhooksError):
 
     def __str__(self) -> str:
         return (
-            "Somebody else is replaying or discarding dead letters; try again when that is done. If "
-            f"it was killed, that is {_LOCK_TIMEOUT} seconds later."
+            "Somebody else is replaying or discarding dead letters; try again when that is done, "
+            f"or {_LOCK_TIMEOUT} seconds after it was killed."
         )
 
 

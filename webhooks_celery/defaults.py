@@ -17,12 +17,11 @@ if broker_url.startswith(("redis", "valkey")):
     # What a lost worker held comes back as soon as the hooks' timetables allow, not in an hour.
     webhooks_fit_broker = True
 elif broker_url.startswith(("amqp", "pyamqp")):
-    # RabbitMQ says when a message is safe; without it a message can be dropped silently.
-    broker_transport_options = {"confirm_publish": True}
     # Quorum queues survive the loss of a node, and deliveries that wait for their next attempt
-    # wait in the broker. That needs a topic exchange.
-    task_default_queue_type = "quorum"
-    task_default_exchange_type = "topic"
+    # wait in the broker. That needs a topic exchange. "Missing" is a webhooks_queue by another
+    # name than the default queue's.
+    task_default_queue_type = task_create_missing_queue_type = "quorum"
+    task_default_exchange_type = task_create_missing_queue_exchange_type = "topic"
 
 result_backend = os.environ.get("CELERY_RESULT_BACKEND") or None
 task_ignore_result = result_backend is None

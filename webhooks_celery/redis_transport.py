@@ -170,6 +170,7 @@ class Channel(redis.Channel):
         self._empty = False  # the script found nothing: wait
         self._acknowledged: list[str] = []  # tags that the server still knows
         self._forgetting: list[str] = []  # those of them that the script was sent with
+        self._busy = False  # forgetting
         self._pooled: Any = None
         super().__init__(*args, **kwargs)
 
@@ -214,14 +215,23 @@ class Channel(redis.Channel):
             self.forget_acknowledged()
 
     def forget_acknowledged(self) -> None:
-        """Forget what was acknowledged since the last time."""
-        while tags := self._take_acknowledged():
-            try:
-                with self.conn_or_acquire() as client:
-                    self.run(client, _FORGET, [self.unacked_index_key, self.unacked_key], tags)
-            except BaseException:
-                self._acknowledged += tags
-                raise
+        """Forget what was acknowledged since the last time.
+
+        One greenlet at a time, for all the others: kombu has ten connections in its pool.
+        """
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while tags := self._take_acknowledged():
+                try:
+                    with self.conn_or_acquire() as client:
+                        self.run(client, _FORGET, [self.unacked_index_key, self.unacked_key], tags)
+                except BaseException:
+                    self._acknowledged += tags
+                    raise
+        finally:
+            self._busy = False
 
     def _take_acknowledged(self) -> list[str]:
         tags = self._acknowledged[:BATCH]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -22,18 +23,12 @@ from celery.exceptions import (
     TaskPredicate,
 )
 
-from .broker import (
-    RETRY_POLICY,
-    Publisher,
-    exact_wait,
-    is_quorum,
-    serializer_of,
-    webhooks_queue,
-)
+from .broker import exact_wait, is_quorum, serializer_of, webhooks_queue
 from .config import config_of
 from .dead_letters import DeadLetters
 from .errors import AttemptFailed, UnknownHook
 from .model import Attempt, DeadLetter, Event, Hook, timestamp
+from .publisher import RETRY_POLICY, BrokerFull, Publisher, reason_of
 from .request import DEFAULT_HEADER_PREFIX, fingerprint
 from .retry import duration, next_wait
 from .shares import Shares
@@ -49,6 +44,9 @@ MAX_LOST = 5
 #: Before a message is given back because the broker takes no new one, in seconds: it comes again
 #: at once, and would go to and fro as fast as the machine can.
 GIVE_BACK_AFTER = 1.0
+#: So long a message is held while RabbitMQ takes no new one, in seconds. Giving it back counts as
+#: a lost worker, and RabbitMQ 4 drops what was given back 20 times.
+HOLD = 10.0
 
 
 class WebhookTask(Task):
@@ -81,9 +79,11 @@ class WebhookTask(Task):
             options = exact_wait(options, self.app.now())
         # Whether to go on was decided before; a host's annotations have no say in it.
         options["max_retries"] = self.request.retries + 1
-        try:
+        again = super().retry
+
+        def publish() -> None:
             with self.publisher.producer() as producer:
-                super().retry(
+                again(
                     *args,
                     queue=queue,
                     producer=producer,
@@ -91,11 +91,8 @@ class WebhookTask(Task):
                     retry_policy=RETRY_POLICY,
                     **options,
                 )
-        except Retry:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it was, the message must stay
-            reason = error.reason if isinstance(error, Reject) else error
-            raise give_back(reason) from None
+
+        or_give_back(publish, f"{self.request.id} cannot be queued")
         raise AssertionError("Celery's retry() always raises")
 
     @cached_property
@@ -268,13 +265,14 @@ class WebhookDelivery(WebhookTask):
             queue=webhooks_queue(self.app),
             retries=self.request.retries,
         )
-        try:
+
+        def publish() -> None:
             with self.publisher.producer() as producer:
                 again.apply_async(
                     countdown=countdown, producer=producer, retry=True, retry_policy=RETRY_POLICY
                 )
-        except Exception as error:  # noqa: BLE001 - whatever it was, the message must stay
-            raise give_back(error) from None
+
+        or_give_back(publish, f"{self.request.id} cannot be queued")
         raise Ignore
 
     def _park(self, reason: str, attempts: int, status: int | None = None) -> None:
@@ -295,11 +293,9 @@ class WebhookDelivery(WebhookTask):
             parked=timestamp(datetime.now(timezone.utc)),
             seen=message.get("seen"),
         )
-        try:
-            self.dead_letters.park(letter)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the message must stay
-            logger.error("delivery %s cannot be parked: %s", self.request.id, error)
-            raise give_back(error) from None
+        or_give_back(
+            lambda: self.dead_letters.park(letter), f"delivery {letter.delivery} cannot be parked"
+        )
 
     def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str | None:
         """Show the hook in the task's name, so that Flower counts each hook by itself."""
@@ -352,7 +348,28 @@ class WebhookDelivery(WebhookTask):
         }
 
 
+def or_give_back(publish: Callable[[], object], problem: str) -> None:
+    """Call ``publish``, again and again while RabbitMQ is full; else keep the message we have."""
+    until = monotonic() + HOLD
+    held = False
+    while True:
+        try:
+            if held:  # in here, for a time limit may end the wait
+                threading.Event().wait(GIVE_BACK_AFTER)
+            publish()
+        except Retry:  # is how Celery goes on after publishing
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, the message must stay
+            if not isinstance(reason_of(error), BrokerFull) or monotonic() > until:
+                logger.error("%s: %s", problem, reason_of(error))
+                raise give_back(reason_of(error)) from None
+            held = True
+        else:
+            return
+
+
 def give_back(reason: Any) -> Reject:
     """Return what leaves our message with the broker, after a moment for it to recover."""
     threading.Event().wait(GIVE_BACK_AFTER)
-    return Reject(reason, requeue=True)
+    # As text: not every error survives the way from a pool's child to the worker.
+    return Reject(str(reason), requeue=True)
