@@ -221,10 +221,16 @@ class WebhookDelivery(WebhookTask):
             text = "delivery %s: %s Given up."
             logger.error(text, self.request.id, exc, extra=self._log_extra())
             self._park(exc.reason, exc.attempt, exc.status)
-            raise exc
+            # Celery copies and formats tracebacks at ten times the cost of an attempt.
+            raise exc.with_traceback(None) from None
         text = "delivery %s: %s Next attempt in %s."
         logger.warning(text, self.request.id, exc, duration(wait), extra=self._log_extra())
-        super().retry(exc=exc, kwargs={**self.request.kwargs, "lost": 0}, countdown=wait / 1000)
+        try:
+            super().retry(
+                exc=exc, kwargs={**self.request.kwargs, "lost": 0}, countdown=wait / 1000
+            )
+        except Retry as retry:
+            raise retry.with_traceback(None) from None
 
     #: Set by a worker whose attempts share places, in threads or greenlets.
     shares: Shares | None = None
