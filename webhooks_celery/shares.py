@@ -2,8 +2,7 @@
 
 A place is a thread or greenlet of the pool. A hook may take all of them while its attempts go on
 ending well before its deadline, and while no other hook has anything to deliver. Otherwise it gets
-a tenth, or half of them as long as nothing is known; what comes beyond is put off, to a time when a
-place is likely to be free.
+a tenth, or half of them as long as nothing is known; what comes beyond is put off.
 """
 
 from __future__ import annotations
@@ -23,8 +22,11 @@ PATIENCE = 0.25
 GRACE = 1.0
 #: Another hook has nothing to deliver if it did not begin an attempt for so long, in seconds.
 QUIET = 2.0
-#: Bounds of the time that a delivery is put off, in seconds.
-SHORTEST, LONGEST = 3, 15
+#: The shortest time that a delivery is put off, in seconds.
+SHORTEST = 3
+#: How many of a hook's deliveries that were put off come back each second: many enough to find out
+#: soon that its receiver works again, few enough to cost the others nothing.
+RETURNS = 10
 
 
 @dataclass(slots=True)
@@ -34,8 +36,7 @@ class _Lane:
     taken: int = 0  #: places
     unbounded: float = float("-inf")  #: until when it may take as many as it wants
     since: float = 0.0  #: when a quick attempt ended last, or the first of these began
-    duration: float = 0.0  #: of an attempt, a moving average
-    free: float = float("-inf")  #: when the deliveries put off so far leave a place
+    returns: float = float("-inf")  #: when the delivery put off last comes back
 
 
 class Shares:
@@ -51,6 +52,11 @@ class Shares:
         self._last = ("", float("-inf"))
         self._last_other = float("-inf")
 
+    def wait(self, hook: str) -> int | None:
+        """Say how long to put off a delivery that comes now, in seconds; None if not at all."""
+        with self._lock:
+            return self._wait(hook, self._clock())
+
     def take(self, hook: str) -> int | None:
         """Take a place for an attempt and return None, or say how long to put it off, in seconds.
 
@@ -58,17 +64,14 @@ class Shares:
         """
         now = self._clock()
         with self._lock:
-            lane = self._lanes.setdefault(hook, _Lane())
-            last, when = self._last
-            others = self._last_other if last == hook else when
-            places = self._half if now - lane.since < GRACE else self._share
-            if lane.taken >= places and now >= lane.unbounded and now - others < QUIET:
-                return self._put_off(lane, now)
-            if lane.taken == 0:
-                lane.since = now
-            lane.taken += 1
-            self._last, self._last_other = (hook, now), others
-            return None
+            wait = self._wait(hook, now)
+            if wait is None:
+                lane = self._lanes.setdefault(hook, _Lane())
+                if lane.taken == 0:
+                    lane.since = now
+                lane.taken += 1
+                self._last, self._last_other = (hook, now), self._others(hook)
+            return wait
 
     def give_back(self, hook: str, duration: float, deadline: float) -> None:
         """Give back a place after an attempt that took ``duration`` of ``deadline`` seconds."""
@@ -76,13 +79,20 @@ class Shares:
         with self._lock:
             lane = self._lanes[hook]
             lane.taken -= 1
-            lane.duration += 0.3 * (duration - lane.duration)
             if duration < deadline / 2:
                 lane.unbounded = now + max(2 * duration, PATIENCE)
-                lane.since = lane.free = now
+                lane.since = lane.returns = now
 
-    def _put_off(self, lane: _Lane, now: float) -> int:
-        # While the first of them hang, only their absence tells how long attempts take.
-        duration = max(lane.duration, now - lane.since)
-        lane.free = min(max(lane.free, now) + duration / self._share, now + LONGEST)
-        return max(ceil(lane.free - now), SHORTEST)
+    def _wait(self, hook: str, now: float) -> int | None:
+        lane = self._lanes.get(hook)
+        if lane is None or now < lane.unbounded or now - self._others(hook) >= QUIET:
+            return None
+        if lane.taken < (self._half if now - lane.since < GRACE else self._share):
+            return None
+        lane.returns = max(lane.returns, now) + 1 / RETURNS
+        return max(ceil(lane.returns - now), SHORTEST)
+
+    def _others(self, hook: str) -> float:
+        """Return when another hook than this one took a place."""
+        last, when = self._last
+        return self._last_other if last == hook else when

@@ -123,6 +123,7 @@ class WebhookDelivery(WebhookTask):
     """
 
     name = "WebhookDelivery"
+    Strategy = f"{__package__}.admission:admit"
     autoretry_for = (AttemptFailed,)
     # A delivery that fails is an outcome, not a bug: no traceback in the log.
     throws = (AttemptFailed, UnknownHook)
@@ -226,9 +227,7 @@ class WebhookDelivery(WebhookTask):
         text = "delivery %s: %s Next attempt in %s."
         logger.warning(text, self.request.id, exc, duration(wait), extra=self._log_extra())
         try:
-            super().retry(
-                exc=exc, kwargs={**self.request.kwargs, "lost": 0}, countdown=wait / 1000
-            )
+            super().retry(exc=exc, kwargs={**self.request.kwargs, "lost": 0}, countdown=wait / 1000)
         except Retry as retry:
             raise retry.with_traceback(None) from None
 

@@ -1,6 +1,8 @@
 """``celery -A webhooks_celery worker``: how it starts, what it shows, how it ends."""
 
 import json
+import os
+import signal
 import threading
 from uuid import uuid4
 
@@ -170,6 +172,32 @@ def test_its_settings_are_safe_without_a_celeryconfig(start):
     assert "task_default_queue: 'backgroundTask'" in report.output
     assert "task_acks_late: True" in report.output
     assert "task_reject_on_worker_lost: True" in report.output
+
+
+def test_a_child_that_has_only_just_got_a_delivery_is_waited_for(
+    receiver, queue, webhooks_file, own_worker, make_app
+):
+    """It begins when the worker is stopping already; nobody has heard of it until then."""
+    file = webhooks_file({"events": ["*"], "url": receiver.url("/in")})
+    node = f"{uuid4()}@test"
+    worker = own_worker(file, "-P", "prefork", "-c", "1", "-n", node, "-l", "DEBUG")
+    app = make_app(webhooks_config=file)
+    [first] = emit("E", app=app)
+    assert outcome(app, first)["status"] == 200  # it is up
+    [child] = ask(app, node, "stats")["pool"]["processes"]
+
+    os.kill(child, signal.SIGSTOP)
+    [delivery] = emit("E", app=app)
+    while ask(app, node, "stats")["pool"]["writes"]["total"] < 2:
+        """It has not been given to the child."""
+    worker.ask_to_stop()
+    worker.wait_for_line("Stopping Pool...")
+    os.kill(child, signal.SIGCONT)
+
+    assert worker.wait() == 0
+    assert outcome(app, delivery)["status"] == 200
+    assert take_all(app, queue) == []
+    assert len(receiver.requests) == 2
 
 
 def test_a_receiver_that_hangs_does_not_stop_the_others(

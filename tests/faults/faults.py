@@ -41,8 +41,8 @@ def broker_frozen(cell: Cell) -> None:
 
 def broker_full(cell: Cell) -> None:
     """While attempts fail, so that retries have to be queued."""
-    cell.receiver.misbehave("reset")
     cell.broker.fill()
+    cell.receiver.misbehave("reset")
     cell.hold()
     cell.broker.empty()
     cell.receiver.mend()

@@ -30,7 +30,10 @@ def line(row: Row) -> str:
     )
 
 
-def rows(size: Size, brokers: Iterable[str], faults: list[str], pools: list[str]) -> Iterable[Row]:
+def rows(
+    size: Size, brokers: Iterable[str], faults: list[str], pools: list[str]
+) -> Iterable[Row | None]:
+    """Yield what came of each cell, None if its accounts did not close."""
     for name in brokers:
         with tempfile.TemporaryDirectory() as data:
             broker = BROKERS[name](Path(data))
@@ -47,6 +50,7 @@ def rows(size: Size, brokers: Iterable[str], faults: list[str], pools: list[str]
                                     yield cell.run(FAULTS[fault])
                                 except AssertionError as error:
                                     print(f"{fault}, {pool}, {name}: {error}", file=sys.stderr)
+                                    yield None
             finally:
                 broker.end()
 
@@ -59,7 +63,7 @@ def main() -> None:
     parser.add_argument("--fault", choices=FAULTS, action="append", default=[])
     parser.add_argument("--pool", choices=["prefork", "threads"], action="append", default=[])
     asked = parser.parse_args()
-    table = HEAD
+    table, failed = HEAD, 0
     print(HEAD, end="", flush=True)
     for row in rows(
         LONG if asked.long else SHORT,
@@ -67,12 +71,17 @@ def main() -> None:
         asked.fault or list(FAULTS),
         asked.pool or ["prefork", "threads"],
     ):
+        if row is None:
+            failed += 1
+            continue
         table += line(row)
         print(line(row), end="", flush=True)
     if asked.write:
         before, _, rest = asked.write.read_text(encoding="utf-8").partition(BEGIN)
         after = rest.partition(END)[2]
         asked.write.write_text(before + BEGIN + table + END + after, encoding="utf-8")
+    if failed:
+        sys.exit(f"{failed} cells did not close")
 
 
 if __name__ == "__main__":

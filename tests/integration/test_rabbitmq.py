@@ -11,6 +11,7 @@ from celery import signals
 from kombu import Connection, Queue
 
 from webhooks_celery import emit
+from webhooks_celery.broker import is_quorum
 from webhooks_celery.errors import EmitError
 
 __test__ = not ON_REDIS
@@ -116,6 +117,21 @@ def published():
     signals.after_task_publish.connect(note, sender="WebhookDelivery")
     yield found
     signals.after_task_publish.disconnect(note, sender="WebhookDelivery")
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["default queue", "queue of another name"])
+def test_the_packages_own_app_lets_deliveries_wait_in_the_broker(
+    named, settings, queue, new_queue, receiver, webhooks_file, make_app, own_worker
+):
+    if named:
+        settings["task_default_queue"] = new_queue()
+    hook = {"events": ["*"], "url": receiver.answer("/in", 500, 200), "backoffMs": 1000}
+    file = webhooks_file(hook)
+    own_worker(file, "-P", "solo")
+    app = make_app(webhooks_config=file)
+    [delivery] = emit("E", app=app)
+    assert outcome(app, delivery)["attempt"] == 2
+    assert is_quorum(app.amqp.queues[queue])  # as it was found
 
 
 def test_a_worker_that_boots_without_a_broker_lets_deliveries_wait_there_too(

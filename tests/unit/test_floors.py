@@ -36,6 +36,7 @@ FLOORS = {
     "schema": 3,
     "config": 4,
     "publisher": 4,
+    "admission": 5,
     "dead_letters": 5,
     "explain": 4,
     "json_schema": 4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from webhooks_celery.shares import GRACE, LONGEST, PATIENCE, QUIET, SHORTEST, Shares
+from webhooks_celery.shares import GRACE, PATIENCE, QUIET, RETURNS, SHORTEST, Shares
 
 DEADLINE = 10.0
 
@@ -100,20 +100,29 @@ def test_attempts_that_end_at_their_deadline_do_not_free_it(shares, clock):
     assert take(shares, "slow", 2) == 1
 
 
-def test_what_is_put_off_is_spread_by_what_attempts_take(shares, clock):
+def test_what_is_put_off_comes_back_little_by_little(shares, clock):
     hang(shares, clock)
-    clock.now += 9.0
-    shares.take("other")
-    waits = [shares.take("slow") for _ in range(20)]
-    # Five places, ten seconds each: one is free every two seconds.
-    assert waits[:6] == [SHORTEST, 4, 6, 8, 10, 12]
-    assert waits[-1] == LONGEST == max(waits)
+    waits = [shares.take("slow") for _ in range(100)]
+    assert waits[: 2 * RETURNS] == [SHORTEST] * 2 * RETURNS
+    assert waits == sorted(waits)
+    assert waits[-1] == pytest.approx(100 / RETURNS, abs=1)
 
 
 def test_after_a_quick_attempt_nothing_waits_for_those_put_off(shares, clock):
     hang(shares, clock)
-    clock.now += 9.0
-    shares.take("other")
-    assert take(shares, "slow", 20) == 0
+    for _ in range(100):
+        shares.take("slow")
     shares.give_back("slow", 0.1, DEADLINE)
     assert take(shares, "slow", 20) == 20
+    clock.now += GRACE
+    shares.take("other")
+    assert shares.take("slow") == SHORTEST
+
+
+def test_to_ask_takes_no_place(shares, clock):
+    hang(shares, clock, count=4)
+    assert [shares.wait("slow") for _ in range(3)] == [None] * 3
+    assert shares.wait("other") is None
+    assert shares.wait("never seen") is None
+    shares.take("slow")
+    assert shares.wait("slow") == SHORTEST
