@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import Celery, bootsteps
+from celery import Celery
 from celery.app.amqp import AMQP
 from celery.utils.imports import symbol_by_name
 
@@ -25,7 +25,6 @@ def install(app: Celery) -> None:
     if WebhooksStep in steps:
         return
     steps.add(WebhooksStep)
-    steps.add(FinishStep)
     if "amqp" in vars(app):
         _add_queue(app, app.amqp.queues)
     else:  # nothing of the configuration may be read yet
@@ -35,25 +34,6 @@ def install(app: Celery) -> None:
         _register(app)
     else:
         app.on_after_finalize.connect(_register, weak=False)
-
-
-class FinishStep(bootsteps.StartStopStep):
-    """Lets a worker that stops acknowledge what a child of its prefork pool had only just got.
-
-    Celery 5.7 "flushes" the pool before it stops: it forgets what it gave to a child and has not
-    heard of since. The child finishes it all the same and waits half a minute for its result to be
-    noticed; then the message goes back to the broker, and the delivery is made twice.
-    """
-
-    label = "Finish"
-
-    def close(self, worker: Any) -> None:
-        """Called before anything is stopped; what was not given to a child goes back anyway."""
-        worker.pool.flush = _forget_nothing
-
-
-def _forget_nothing() -> None:
-    """Stands in for the pool's ``flush``."""
 
 
 def _register(sender: Any, **_: Any) -> None:

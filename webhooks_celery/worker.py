@@ -99,6 +99,16 @@ class WebhooksStep(bootsteps.StartStopStep):
             if self._stopping.wait(0.01 if count else FLUSH_INTERVAL):
                 return
 
+    def close(self, worker: Any) -> None:
+        """Let the pool finish what one of its children has only just got.
+
+        Celery 5.7 "flushes" the pool before it stops: it forgets what it gave to a child and has
+        not heard of since. The child finishes it all the same and waits half a minute for its
+        result to be noticed; then the message goes back to the broker, and the delivery is made
+        twice. What was not given to a child goes back anyway.
+        """
+        worker.pool.flush = _forget_nothing
+
     def stop(self, worker: Any) -> None:
         self._stopping.set()
         if self._flusher is not None:
@@ -107,6 +117,10 @@ class WebhooksStep(bootsteps.StartStopStep):
 
     def terminate(self, worker: Any) -> None:
         self.stop(worker)
+
+
+def _forget_nothing() -> None:
+    """Stands in for the pool's ``flush``."""
 
 
 def _makes_attempts_together(pool: Any) -> bool:
