@@ -108,7 +108,7 @@ def _check_id(value: str) -> None:
 
 def _check_url(url: str) -> None:
     # Never quotes the URL: it may hold a secret.
-    if any(char.isspace() or ord(char) < 32 or ord(char) == 127 for char in url):
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
         raise ValidationError("Must not contain blanks or control characters.")
     try:
         url.encode()
@@ -122,16 +122,17 @@ def _check_url(url: str) -> None:
         raise ValidationError("Must begin with http:// or https://.")
     if "@" in parts.netloc:
         raise ValidationError("Must not contain user:password; use an Authorization header.")
-    if not parts.hostname or port == 0:
+    host = parts.hostname
+    if not host or port == 0:
         raise ValidationError("Must name a host: http://host/path.")
-    if not re.fullmatch(r"[^\s\\<>^`{|}\"%*]+", parts.hostname):
+    if not re.fullmatch(r"[^\s\\<>^`{|}\"%*]+", host):
         raise ValidationError("Not a valid host name.")
     try:
-        if not parts.hostname.isascii():
-            idna.encode(parts.hostname, uts46=True)  # as requests will do it
+        if not host.isascii():
+            idna.encode(host, uts46=True)  # as requests will do it
     except UnicodeError:
         raise ValidationError("Not a valid host name.") from None
-    if any(not 0 < len(label) < 64 for label in parts.hostname.removesuffix(".").split(".")):
+    if any(not 0 < len(label) < 64 for label in host.removesuffix(".").split(".")):
         raise ValidationError("Not a valid host name.")
 
 
