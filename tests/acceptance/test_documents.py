@@ -110,6 +110,8 @@ class Reader:
             self.background.append(Background(text, self._folder, self.environment))
         elif block.directive == "run":
             self.run(text)
+        elif block.directive == "run: clone":
+            self.run(f"cd {ROOT}\n{text.replace('/tmp', str(self._folder))}")
         elif block.language == "json":
             json.loads(text)
         else:

@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks NAME`` runs one of the tables; ``--help`` lists them."""
