@@ -127,7 +127,8 @@ class RedisBroker:
 
     def held(self) -> int:
         keys = self._client.scan_iter(match=f"{QUEUE}*")
-        lengths = {b"list": self._client.llen, b"zset": self._client.zcard}
+        # None of a queue that was emptied since it was listed.
+        lengths = {b"list": self._client.llen, b"zset": self._client.zcard, b"none": lambda _: 0}
         queued = sum(lengths[self._client.type(key)](key) for key in keys if b".dead" not in key)
         return int(queued + self._client.hlen("unacked"))
 
