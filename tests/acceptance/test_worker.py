@@ -223,3 +223,19 @@ def test_a_receiver_that_hangs_does_not_stop_the_others(
     hold.set()
     receiver.wait_for(8, "/hangs", timeout=60)
     assert "lost" not in worker.output
+
+
+def test_many_greenlets_that_acknowledge_at_once_lose_nothing(
+    receiver, queue, webhooks_file, own_worker, make_app
+):
+    """A connection for each would be more than kombu has in its pool."""
+    file = webhooks_file({"events": ["*"], "url": receiver.url("/in")})
+    app = make_app(webhooks_config=file)
+    for number in range(200):
+        emit("E", number, app=app)
+    worker = own_worker(file, "-P", "gevent", "-c", "50")
+    receiver.wait_for(200, timeout=60)
+    assert worker.stop() == 0
+    assert "Couldn't ack" not in worker.output
+    assert take_all(app, queue) == []
+    assert len(receiver.requests) == 200

@@ -26,6 +26,7 @@ CELLS = [
         ("RabbitMQ", "worker killed", "prefork"),
         ("RabbitMQ", "worker stopped", "threads"),
         ("RabbitMQ", "broker killed", "threads"),
+        ("RabbitMQ", "broker full", "prefork"),
         ("RabbitMQ", "receiver down", "prefork"),
         ("RabbitMQ", "receiver resets", "threads"),
     )
