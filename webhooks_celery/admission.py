@@ -22,9 +22,9 @@ logger = logging.getLogger("webhooks_celery")
 
 #: How often it is told that a hook's deliveries wait, in seconds.
 TELL_EVERY = 60.0
-#: What RabbitMQ notes when a message has waited. It drops one that waits again, as going round in
-#: circles, if it finds its own notes.
-_DEATHS = {"x-death"} | {
+#: Headers that are not published again: kombu has undone the compression, and RabbitMQ, which notes
+#: where a message has waited, drops one that waits again as going round in circles.
+_DROPPED = {"compression", "x-death"} | {
     f"x-{which}-death-{what}"
     for which in ("first", "last")
     for what in ("exchange", "queue", "reason")
@@ -66,7 +66,7 @@ def put_off(app: Celery, publisher: Publisher, message: Any, wait: int) -> None:
         routing_key = calculate_routing_key(wait, queue.routing_key)
         address = {"exchange": level_name(MAX_LEVEL), "routing_key": routing_key}
     eta = (app.now() + timedelta(seconds=wait)).isoformat()
-    headers = {name: each for name, each in message.headers.items() if name not in _DEATHS}
+    headers = {name: each for name, each in message.headers.items() if name not in _DROPPED}
     kept = ("correlation_id", "reply_to", "priority", "delivery_mode")
     with publisher.producer() as producer:
         producer.publish(

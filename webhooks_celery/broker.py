@@ -118,7 +118,7 @@ def limits_of(app: Celery) -> Limits:
     return Limits(
         kind=kind,
         visibility_timeout=float(conf.broker_transport_options.get("visibility_timeout", 3600)),
-        waits_in_broker=quorum or getattr(transport, "waits_in_broker", False),
+        waits_in_broker=quorum or _waits_in_redis(app, transport),
         prefetch=conf.worker_prefetch_multiplier,
         time_limit=min(time_limits, default=None),
         margin=MARGIN if margin is None else float(margin),
@@ -141,5 +141,13 @@ def fit_redis(app: Celery, hooks: Iterable[Hook]) -> None:
         "visibility_timeout": ceil(limits.visibility_timeout_for(hooks)),
         "unacked_restore_interval": min(10, limits.margin),
         "unacked_restore_throttle": 1,
-        "waiting_queues": [webhooks_queue(app)],
+        # Who publishes uses our transport anyway; a worker with kombu's would never look there.
+        **({"waiting_queues": [webhooks_queue(app)]} if limits.waits_in_broker else {}),
     }
+
+
+def _waits_in_redis(app: Celery, transport: Any) -> bool:
+    """Whether deliveries wait in Redis: this process has our transport, and its queue is named."""
+    named = app.conf.broker_transport_options.get("waiting_queues", ())
+    wanted = app.conf.get("webhooks_fit_broker") or webhooks_queue(app) in named
+    return bool(wanted and getattr(transport, "waits_in_broker", False))

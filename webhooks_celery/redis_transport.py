@@ -40,6 +40,8 @@ from kombu.utils.json import dumps, loads
 #: Messages that wait are given to a worker so long before their time, in seconds; the worker then
 #: is exact. Longer than an idle worker takes to look again.
 AHEAD = 2.0
+#: How long to wait at one queue, in seconds.
+LONGEST = 1.0
 #: How long to wait at one queue while there are others to look into, in seconds.
 TURN = 0.1
 
@@ -55,8 +57,8 @@ redis.call('HDEL', KEYS[2], unpack(ARGV))
 #: Takes the oldest messages out of the lists in KEYS[3…] and notes them as kombu does, in the
 #: sorted set KEYS[1] and the hash KEYS[2]. ARGV: the time, the time up to which messages that wait
 #: are due, how many messages there is room for, for each list whether its messages are acknowledged
-#: ("1"), then the tags of messages to forget. Returns the number of the list and the message, in
-#: turn.
+#: ("1"), then the tags of messages to forget. Returns in turn the number of the list, below 0 if the
+#: message was not noted, and the message.
 _FETCH = """#!lua flags=allow-oom
 local first = #KEYS + 2
 if ARGV[first] then
@@ -74,17 +76,21 @@ for i = 3, #KEYS do
     while room > 0 do
         local message = redis.call('LINDEX', list, -1)
         if not message then break end
-        local readable, fields = pcall(cjson.decode, message)
-        if readable and ARGV[i + 1] == '1' then
-            local properties = fields['properties']
-            local tag, info = properties['delivery_tag'], properties['delivery_info']
+        local readable, tag, info = pcall(function()
+            local properties = cjson.decode(message)['properties']
+            local info = properties['delivery_info']
+            assert(type(properties['delivery_tag']) == 'string' and type(info) == 'table')
+            return properties['delivery_tag'], info
+        end)
+        local noted = readable and ARGV[i + 1] == '1'
+        if noted then
             local note = '[' .. message .. ',' .. cjson.encode(info['exchange']) .. ','
                 .. cjson.encode(info['routing_key']) .. ']'
             redis.call('ZADD', KEYS[1], ARGV[1], tag)
             redis.call('HSET', KEYS[2], tag, note)
         end
         redis.call('RPOP', list)
-        found[#found + 1] = i - 2
+        found[#found + 1] = noted and i - 2 or 2 - i
         found[#found + 1] = message
         room = room - 1
     end
@@ -114,8 +120,8 @@ class QoS(redis.QoS):
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        self.channel.forget(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
+        self.channel.forget(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         if requeue:
@@ -125,7 +131,7 @@ class QoS(redis.QoS):
             self.ack(delivery_tag)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        with suppress(*self.channel.connection_errors):
+        with suppress(Exception):  # what is held goes back in any case
             self.channel.forget_acknowledged()
         super().restore_unacked_once(stderr)
 
@@ -171,6 +177,7 @@ class Channel(redis.Channel):
         self._acknowledged: list[str] = []  # tags that the server still knows
         self._forgetting: list[str] = []  # those of them that the script was sent with
         self._busy = False  # forgetting
+        self._full = False  # the server's memory was, for BLMOVE
         self._pooled: Any = None
         super().__init__(*args, **kwargs)
 
@@ -211,7 +218,8 @@ class Channel(redis.Channel):
         A worker whose pool has no event loop (gevent) may not come back here for long.
         """
         self._acknowledged.append(tag)
-        if self.connection is None or not self.connection.cycle.in_event_loop:
+        connection = self.connection
+        if connection is None or not connection.cycle.in_event_loop:
             self.forget_acknowledged()
 
     def forget_acknowledged(self) -> None:
@@ -235,13 +243,15 @@ class Channel(redis.Channel):
 
     def _take_acknowledged(self) -> list[str]:
         tags = self._acknowledged[:BATCH]
-        del self._acknowledged[:BATCH]
+        del self._acknowledged[: len(tags)]
         return tags
 
     def _fetch(self) -> tuple[Any, ...]:
         keys = [self.unacked_index_key, self.unacked_key, *(key for _, key in self._asked)]
         noting = ["0" if queue in self._unacknowledged else "1" for queue, _ in self._asked]
-        room = self.qos.can_consume_max_estimate()
+        # Celery's worker_disable_prefetch replaces one of the two questions only.
+        single = "can_consume" in vars(self.qos)
+        room = 1 if single else self.qos.can_consume_max_estimate()
         now = time()
         self._forgetting = self._take_acknowledged()
         return (
@@ -254,11 +264,14 @@ class Channel(redis.Channel):
 
     def _wait(self) -> tuple[Any, ...]:
         queue, key = self._asked[0]
-        timeout = self.brpop_timeout
+        timeout = min(self.brpop_timeout or LONGEST, LONGEST)
         if len(self.active_queues) > 1:
             timeout = min(timeout, TURN)
             self._queue_cycle.rotate(queue)
         key = f"{self.global_keyprefix}{key}"
+        if self._full:  # this is allowed then, and finds nothing
+            self._full = False
+            return "BRPOP", f"{key}:nobody", timeout
         return "BLMOVE", key, key, "RIGHT", "RIGHT", timeout
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -269,12 +282,16 @@ class Channel(redis.Channel):
             found = self.client.parse_response(
                 connection, "BLMOVE" if waited else "EVAL", **options
             )
-        except self.connection_errors:
-            connection.disconnect()
-            self._acknowledged += self._forgetting
+        except redis.exceptions.OutOfMemoryError:  # of BLMOVE only: the script may run
+            found, self._full = None, True
+        except BaseException as error:
+            self._remember()
+            if isinstance(error, self.connection_errors):
+                connection.disconnect()
             raise
-        finally:
+        else:
             self._forgetting = []
+        finally:
             self._in_poll = None
             self._flush_brpop_reauth()
         if waited or not found:
@@ -282,25 +299,37 @@ class Channel(redis.Channel):
             raise Empty
         lists, messages = found[::2], found[1::2]
         self._hand_out(
-            deque((self._asked[number - 1][0], each) for number, each in zip(lists, messages))
+            deque(
+                (self._asked[abs(number) - 1][0], number > 0, each)
+                for number, each in zip(lists, messages)
+            )
         )
         return True
 
-    def _hand_out(self, fetched: deque[tuple[str, bytes]]) -> None:
+    def _remember(self) -> None:
+        """Forget again what may not have been forgotten with the script; twice does no harm."""
+        self._acknowledged += self._forgetting
+        self._forgetting = []
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        if self._in_poll is connection:
+            self._remember()
+        super()._on_connection_disconnect(connection)
+
+    def _hand_out(self, fetched: deque[tuple[str, bool, bytes]]) -> None:
         """Give messages to the worker; if one of them ends it, those after it go back."""
         try:
             while fetched:
-                queue, message = fetched.popleft()
+                queue, noted, message = fetched.popleft()
                 self._queue_cycle.rotate(queue)
                 payload = _payload(message)
-                if queue not in self._unacknowledged:
-                    self.noted = payload["properties"]["delivery_tag"]
+                self.noted = payload["properties"]["delivery_tag"] if noted else None
                 self.connection._deliver(payload, queue)
                 self.forget_acknowledged()  # the solo pool has run the task by now
         finally:
             self.noted = None
-            with suppress(*self.connection_errors):
-                for _, message in reversed(fetched):
+            with suppress(Exception):  # then the visibility timeout brings them back
+                for _, _, message in reversed(fetched):
                     self.qos.restore_by_tag(_payload(message)["properties"]["delivery_tag"])
 
     def _connparams(self, asynchronous: bool = False) -> Any:

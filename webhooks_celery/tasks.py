@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -194,7 +195,8 @@ class WebhookDelivery(WebhookTask):
 
     def _attempt(self, hook: Hook, event: Event) -> Attempt:
         """Make one attempt if the hook may take a place; else put the delivery off."""
-        shares = None if self.request.called_directly else self.shares
+        direct = self.request.called_directly or self.request.is_eager
+        shares = None if direct else self.shares
         if shares is not None and (wait := shares.take(hook.id)) is not None:
             self._queue_anew(countdown=wait)
         started = monotonic()
@@ -375,6 +377,7 @@ def or_give_back(publish: Callable[[], object], problem: str) -> None:
 
 def give_back(reason: Any) -> Reject:
     """Return what leaves our message with the broker, after a moment for it to recover."""
-    threading.Event().wait(GIVE_BACK_AFTER)
+    with suppress(SoftTimeLimitExceeded):  # it comes once, and would end in an acknowledgement
+        threading.Event().wait(GIVE_BACK_AFTER)
     # As text: not every error survives the way from a pool's child to the worker.
     return Reject(str(reason), requeue=True)

@@ -54,6 +54,7 @@ class WebhooksStep(bootsteps.StartStopStep):
             logger.critical("The worker does not start. %s", error)
             raise SystemExit(EX_CONFIG) from None
         fit_redis(app, config.hooks)
+        app.tasks[WebhookDelivery.name].publisher.close()  # if it was used, its options are older
         with app.connection_for_write() as connection:
             agree_on_queue(app, connection)
         limits = limits_of(app)

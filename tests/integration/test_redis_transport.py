@@ -249,3 +249,31 @@ def test_if_a_message_ends_the_worker_those_fetched_with_it_go_back(
     rest, _ = consume(other, queue)
     drain(other, rest, 2)
     assert [message.payload for message in rest] == ["2", "3"]
+
+
+def test_a_message_that_is_none_does_not_stop_those_behind_it(connect: Connect, queue: str) -> None:
+    connection = connect()
+    client = connect().default_channel.client
+    client.lpush(queue, '{"body": "what is this?"}')
+    publish(connection, queue, "two")
+    got, _ = consume(connection, queue)
+    with pytest.raises(KeyError, match="properties"):
+        connection.drain_events(timeout=10)
+    drain(connection, got, 1)
+    assert [message.payload for message in got] == ["two"]
+
+
+def test_a_worker_with_nothing_to_do_outlasts_a_full_server(connect: Connect, queue: str) -> None:
+    connection = connect()
+    client = connect().default_channel.client
+    got, _ = consume(connection, queue)
+    before = client.config_get("maxmemory")["maxmemory"]
+    client.config_set("maxmemory", 1)
+    try:
+        for _ in range(4):  # looks, waits, is refused, waits
+            with pytest.raises((TimeoutError, Empty)):
+                connection.drain_events(timeout=2)
+    finally:
+        client.config_set("maxmemory", before)
+    publish(connect(), queue, "one")
+    drain(connection, got, 1)
