@@ -57,8 +57,8 @@ redis.call('HDEL', KEYS[2], unpack(ARGV))
 #: Takes the oldest messages out of the lists in KEYS[3…] and notes them as kombu does, in the
 #: sorted set KEYS[1] and the hash KEYS[2]. ARGV: the time, the time up to which messages that wait
 #: are due, how many messages there is room for, for each list whether its messages are acknowledged
-#: ("1"), then the tags of messages to forget. Returns in turn the number of the list, below 0 if the
-#: message was not noted, and the message.
+#: ("1"), then the tags of messages to forget. Returns in turn the number of the list and a message;
+#: the number is below 0 if the message was not noted.
 _FETCH = """#!lua flags=allow-oom
 local first = #KEYS + 2
 if ARGV[first] then
