@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from celery import Celery
+
 from .apps import payload
 from .brokers import QUEUE, Broker, running_brokers
 from .machine import in_child
@@ -75,12 +77,19 @@ def _measured(broker: Broker, options: Options) -> dict[str, dict[str, list[floa
 
 
 def _in_this_process(rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
+    bare = Celery("bare", config_source="webhooks_celery.defaults", set_as_current=False)
+    if bare.connection_for_write().transport.driver_type == "amqp":
+        bare.conf.broker_transport_options = {"confirm_publish": True}
+    # Connected first, so that it has kombu's transport for Redis and not this package's.
+    producer = bare.amqp.producer_pool.acquire(block=True)
+    producer.connection.ensure_connection(max_retries=1)
+
     from webhooks_celery import emit
     from webhooks_celery.celery import app
 
     app.set_current()
 
-    @app.task(name="BareDelivery")  # type: ignore[untyped-decorator]
+    @bare.task(name="BareDelivery", shared=False)  # type: ignore[untyped-decorator]
     def task(hook: str, event: str, timestamp: str, payload: str, seen: str | None) -> None:
         """Published only."""
 
@@ -92,11 +101,9 @@ def _in_this_process(rounds: int, count: int) -> dict[str, dict[str, list[float]
         "payload": json.dumps(told, separators=(",", ":")),
         "seen": None,
     }
-    shown = repr({"hook": "one", "event": "One"})
-    pool = app.amqp.producer_pool
 
     def publish() -> None:
-        task.apply_async(kwargs=message, queue=QUEUE, kwargsrepr=shown, producer=producer)
+        task.apply_async(kwargs=message, queue=QUEUE, producer=producer)
 
     def publish_many() -> None:
         for _ in range(FAN_OUT):
@@ -119,8 +126,9 @@ def _in_this_process(rounds: int, count: int) -> dict[str, dict[str, list[float]
 
         return measure
 
-    with pool.acquire(block=True) as producer:
-        return interleaved({name: measured(call) for name, call in zip(CALLS, calls)}, rounds)
+    found = interleaved({name: measured(call) for name, call in zip(CALLS, calls)}, rounds)
+    producer.release()
+    return found
 
 
 if __name__ == "__main__":
