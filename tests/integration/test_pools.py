@@ -6,7 +6,7 @@ from threading import Event
 from uuid import uuid4
 
 import pytest
-from brokers import ON_REDIS, ask, outcome, take_all
+from brokers import ON_REDIS, ask, outcome, take, take_all
 from recorder import Request
 
 from webhooks_celery import emit
@@ -89,7 +89,8 @@ def test_a_stopped_worker_finishes_its_attempt_and_leaves_retries_in_the_queue(
         stopping.wait()
         return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
-    patient = {"timeoutMs": 60_000, "backoffMs": 600_000}
+    # What waits in RabbitMQ nobody can see until it is due; left behind, it would block its queues.
+    patient = {"timeoutMs": 60_000, "backoffMs": 600_000 if ON_REDIS else 10_000}
     file = webhooks_file(
         {"events": ["Retry"], "url": receiver.answer("/down", 500), **patient},
         {"events": ["Finish"], "url": receiver.answer("/slow", slow), **patient},
@@ -98,7 +99,7 @@ def test_a_stopped_worker_finishes_its_attempt_and_leaves_retries_in_the_queue(
     app = make_app(webhooks_config=file)
 
     [retried] = emit("Retry", app=app)
-    worker.wait_for_line(f"[{retried}] retry: Retry in 600")
+    worker.wait_for_line(f"[{retried}] retry: Retry in")
     [finished] = emit("Finish", app=app)
     receiver.wait_for(1, "/slow")
     worker.ask_to_stop()
@@ -107,5 +108,6 @@ def test_a_stopped_worker_finishes_its_attempt_and_leaves_retries_in_the_queue(
 
     assert worker.wait() == 0
     assert outcome(app, finished)["status"] == 200
-    left = [(each.headers["id"], each.headers["retries"]) for each in take_all(app, queue)]
-    assert left == ([(retried, 1)] if ON_REDIS else [])  # RabbitMQ has queues for what waits
+    [message] = take_all(app, queue) if ON_REDIS else [take(app, queue)]
+    assert (message.headers["id"], message.headers["retries"]) == (retried, 1)
+    assert take_all(app, queue) == []
