@@ -40,9 +40,10 @@ def connect(broker_url: str, queue: str) -> Iterator[Connect]:
         connection.release()
 
 
-def publish(connection: Any, queue: str, body: str, **headers: str) -> None:
+def publish(connection: Any, queue: str, *bodies: str, **headers: str) -> None:
     with connection.Producer() as producer:
-        producer.publish(body, routing_key=queue, headers=headers, declare=[Queue(queue)])
+        for body in bodies:
+            producer.publish(body, routing_key=queue, headers=headers, declare=[Queue(queue)])
 
 
 def consume(connection: Any, queue: str, **options: Any) -> tuple[list[Any], Any]:
@@ -169,8 +170,7 @@ def test_an_acknowledgement_after_the_connection_is_gone_is_a_connection_error(
 def test_it_fetches_at_once_what_there_is_room_for(connect: Connect, queue: str) -> None:
     connection = connect()
     client = connect().default_channel.client
-    for body in "12345":
-        publish(connection, queue, body)
+    publish(connection, queue, *"12345")
     got, _ = consume(connection, queue, prefetch_count=3)
     connection.drain_events(timeout=10)
     assert [message.payload for message in got] == ["1", "2", "3"]
@@ -186,8 +186,7 @@ def test_in_an_event_loop_one_request_acknowledges_and_fetches(
 ) -> None:
     connection = connect()
     client = connect().default_channel.client
-    for body in "1234":
-        publish(connection, queue, body)
+    publish(connection, queue, *"1234")
     got, _ = consume(connection, queue, prefetch_count=2)
     connection.register_with_event_loop(hub := Hub())
     rounds = hub.create_loop()
@@ -218,8 +217,7 @@ def test_what_was_acknowledged_last_is_forgotten_when_the_connection_is_closed(
 ) -> None:
     connection = connect()
     client = connect().default_channel.client
-    for body in "12":
-        publish(connection, queue, body)
+    publish(connection, queue, *"12")
     got, _ = consume(connection, queue)
     connection.register_with_event_loop(Hub())
     drain(connection, got, 2)
@@ -233,8 +231,7 @@ def test_if_a_message_ends_the_worker_those_fetched_with_it_go_back(
     connect: Connect, queue: str
 ) -> None:
     connection = connect()
-    for body in "123":
-        publish(connection, queue, body)
+    publish(connection, queue, *"123")
     got: list[Any] = []
 
     def end(_: object, message: Any) -> None:
