@@ -7,10 +7,12 @@ from uuid import uuid4
 
 import pytest
 from brokers import ON_REDIS, ask, outcome, take, take_all
+from psutil import Process
 from recorder import Request
 
 from webhooks_celery import emit
 from webhooks_celery.errors import AttemptFailed
+from webhooks_celery.tasks import MAX_LOST
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "solo"])
@@ -78,6 +80,36 @@ def test_a_killed_child_loses_nothing(own_worker, receiver, webhooks_file, make_
     assert (first.head, first.body) == (second.head, second.body)
     assert outcome(app, delivery)["status"] == 200
     assert worker.stop() == 0
+
+
+def test_a_delivery_that_kills_its_child_each_time_is_parked(
+    own_worker, receiver, webhooks_file, make_app
+):
+    """And the one behind it, which the same child had to make, is delivered."""
+
+    def kill(_: Request) -> bytes:
+        for child in Process(worker.pid).children():
+            child.kill()
+        return b""
+
+    receiver.answer("/poison", kill)
+    poison, fine = (
+        {"id": name, "events": ["*"], "url": receiver.url(f"/{name}"), "timeoutMs": 60_000}
+        for name in ("poison", "fine")
+    )
+    file = webhooks_file(poison, fine)
+    worker = own_worker(file, "-P", "prefork", "-c", "1")
+    app = make_app(webhooks_config=file)
+
+    poisonous, healthy = emit("E", app=app)
+
+    worker.wait_for_line(f"delivery {poisonous} came back ({MAX_LOST} of {MAX_LOST})")
+    assert outcome(app, healthy)["status"] == 200
+    assert worker.stop() == 0
+    [letter] = app.tasks["WebhookDelivery"].dead_letters.browse()
+    assert letter.delivery == poisonous
+    assert letter.reason == f"its worker was lost {MAX_LOST} times"
+    assert len(receiver.to("/poison")) == MAX_LOST
 
 
 def test_a_stopped_worker_finishes_its_attempt_and_leaves_retries_in_the_queue(
