@@ -76,7 +76,11 @@ class RedisBroker:
             name = key
             kind = str(self._client.type(key))
             # kombu notes what is not acknowledged twice, BullMQ has a hash for each job.
-            if kind in counts and not _NO_MESSAGES.search(name) and name != "unacked_index":
+            if (
+                kind in counts
+                and not _NO_MESSAGES.search(name)
+                and not name.endswith("unacked_index")
+            ):
                 found[name] = int(counts[kind](key))
         return {name: count for name, count in found.items() if count}
 

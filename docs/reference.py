@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from webhooks_celery.json_schema import generate
+from webhooks_celery.schema import HookSchema
 
 DOCUMENT = Path(__file__).with_name("configuration.md")
 BEGIN, END = "<!-- fields: begin -->\n", "<!-- fields: end -->\n"
@@ -24,7 +25,8 @@ def table() -> str:
         if name in hook["required"]:
             default = "required"
         else:
-            default = f"`{json.dumps(field['default'])}`" if "default" in field else "none"
+            text = HookSchema().fields[name].metadata.get("default_text")
+            default = text or f"`{json.dumps(field['default'])}`"
         limits = ""
         if "minimum" in field:
             limits = f" {field['minimum']}–{field.get('maximum', '…')}"

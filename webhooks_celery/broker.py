@@ -129,20 +129,27 @@ def fit_redis(app: Celery, hooks: Iterable[Hook]) -> None:
     """Make deliveries of a lost worker come back as soon as these hooks' timetables allow.
 
     For apps with ``webhooks_fit_broker``; changes the visibility timeout of connections that are
-    opened from now on, and looks for lost deliveries every ten seconds (every
-    ``webhooks_fit_margin`` seconds if that is less). With this package's Redis transport, lets
-    deliveries wait in Redis.
+    opened from now on (a longer one that was configured stays), and looks for lost deliveries every
+    ten seconds (every ``webhooks_fit_margin`` seconds if that is less). With this package's Redis
+    transport, lets deliveries wait in Redis.
     """
     limits = limits_of(app)
     if limits.kind != "redis" or not app.conf.get("webhooks_fit_broker"):
         return
+    queue, configured = webhooks_queue(app), app.conf.broker_transport_options
+    needed = ceil(limits.visibility_timeout_for(hooks))
     app.conf.broker_transport_options = {
-        **app.conf.broker_transport_options,
-        "visibility_timeout": ceil(limits.visibility_timeout_for(hooks)),
+        # What workers of other apps hold in the same database is not for us to give back: it may
+        # be held for as long as their own timeout says.
+        "unacked_key": f"{queue}:unacked",
+        "unacked_index_key": f"{queue}:unacked_index",
+        "unacked_mutex_key": f"{queue}:unacked_mutex",
+        **configured,
+        "visibility_timeout": max(needed, configured.get("visibility_timeout", 0)),
         "unacked_restore_interval": min(10, limits.margin),
         "unacked_restore_throttle": 1,
         # Who publishes uses our transport anyway; a worker with kombu's would never look there.
-        **({"waiting_queues": [webhooks_queue(app)]} if limits.waits_in_broker else {}),
+        **({"waiting_queues": [queue]} if limits.waits_in_broker else {}),
     }
 
 

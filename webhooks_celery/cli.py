@@ -28,7 +28,8 @@ def webhooks() -> None:
     """Send webhooks: check the file, emit events, try things out.
 
     The webhooks file is named by the environment variable IMMICH_WEBHOOKS_CONFIG
-    or the app's setting webhooks_config. Without -A the package's own app is used.
+    or the app's setting webhooks_config. Without -A the package's own app is used,
+    with the broker that CELERY_BROKER_URL names.
     """
 
 
@@ -45,7 +46,9 @@ def check(ctx: click.Context, file: str | None, broker: bool) -> None:
 
     FILE: the file to check; by default the configured one.
 
-    Exit status: 0 if it can be used, 78 if not, with every fault on standard error.
+    Exit status: 0 if it can be used, or if webhooks are off because no file is
+    configured or the configured one does not exist; 78 if it is faulty, if FILE does
+    not exist or if --broker finds a fault; 1 if the broker cannot be reached.
     """
     import os
 
@@ -160,14 +163,9 @@ def emit_command(
     with plain_errors():
         value = _read_payload(payload)
         ids = emit(event, value, server=server, event_id=event_id, app=app)
-        off = config_of(app).off
+        off = bool(config_of(app).off)  # why, the log has said
     if not ids:
-        click.echo(
-            f"nothing queued: webhooks are off: {off}"
-            if off
-            else "nothing queued: no hook matches",
-            err=True,
-        )
+        click.echo(f"nothing queued: {'webhooks are off' if off else 'no hook matches'}", err=True)
     if wait is None:
         for delivery in ids:
             click.echo(delivery)

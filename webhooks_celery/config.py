@@ -86,5 +86,5 @@ def _read_for(app: Celery) -> Config | ConfigError:
     except ConfigError as error:
         return error
     if config.off:
-        logger.info("webhooks are off: %s", config.off)
+        logger.warning("webhooks are off: %s", config.off)
     return config

@@ -7,6 +7,7 @@ discarding remove one only after it has been dealt with, so an interruption lose
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,8 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from .errors import WebhooksError
 from .model import DeadLetter
 from .publisher import RETRY_POLICY, Publisher
+
+logger = logging.getLogger("webhooks_celery")
 
 #: Letters fetched from Redis at a time.
 _PAGE = 500
@@ -33,21 +36,6 @@ class DeadLettersBusy(WebhooksError):
         return (
             "Somebody else is replaying or discarding dead letters; try again when that is done, "
             f"or {_LOCK_TIMEOUT} seconds after it was killed."
-        )
-
-
-class NoDeadLetter(WebhooksError):
-    """The queue holds something else; nothing can be said about it."""
-
-    def __init__(self, queue: str, problem: str) -> None:
-        self.queue = queue
-        self.problem = problem
-        super().__init__(queue, problem)
-
-    def __str__(self) -> str:
-        return (
-            f"the queue {self.queue} holds a message that is no dead letter of this version "
-            f"({self.problem}). Update webhooks_celery, or take the message out."
         )
 
 
@@ -150,7 +138,9 @@ class _Shelved:
             message = self._queue.get()
             if message is None:
                 return
-            yield _letter(self._queue.name, message), message
+            letter = _letter(self._queue.name, message)
+            if letter is not None:
+                yield letter, message
 
     def remove(self, token: Any) -> None:
         token.ack()
@@ -198,18 +188,21 @@ class _RedisShelf:
             for raw in reversed(page):
                 self._kept += 1
                 left -= 1
-                yield self._letter(raw), raw
+                letter = self._letter(raw)
+                if letter is not None:
+                    yield letter, raw
                 self._keep_lock()
 
     def remove(self, token: Any) -> None:
         self._client.lrem(self._key, -1, token)
         self._kept -= 1
 
-    def _letter(self, raw: bytes) -> DeadLetter:
+    def _letter(self, raw: bytes) -> DeadLetter | None:
         try:
             message = self._channel.message_to_python(json.loads(raw))
         except (ValueError, TypeError, KeyError) as error:
-            raise NoDeadLetter(self._key, str(error)) from None
+            _pass_over(self._key, error)
+            return None
         return _letter(self._key, message)
 
     def _keep_lock(self) -> None:
@@ -224,8 +217,15 @@ class _RedisShelf:
         self._renew = monotonic() + _LOCK_TIMEOUT / 4
 
 
-def _letter(queue: str, message: Any) -> DeadLetter:
+def _letter(queue: str, message: Any) -> DeadLetter | None:
     try:
         return DeadLetter(**message.decode())
     except (DecodeError, ContentDisallowed, TypeError) as error:
-        raise NoDeadLetter(queue, str(error)) from None
+        _pass_over(queue, error)
+        return None
+
+
+def _pass_over(queue: str, problem: Exception) -> None:
+    """Tell of a message that somebody else must have put there, and leave it alone."""
+    text = "the queue %s holds a message that is no dead letter of this version (%s); passed over"
+    logger.warning(text, queue, problem)

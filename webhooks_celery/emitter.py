@@ -12,7 +12,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from celery import Celery
 from celery.app import app_or_default
-from celery.exceptions import TaskPredicate
+from celery.exceptions import Retry, TaskPredicate
 from celery.result import AsyncResult
 
 from .config import config_of
@@ -22,7 +22,7 @@ from .payload import encode_payload
 from .request import delivery_id, fingerprint
 from .sender import sender
 from .spool import SpoolError
-from .tasks import WebhookDelivery, WebhookTask, give_back
+from .tasks import WebhookDelivery, WebhookTask
 
 logger = logging.getLogger("webhooks_celery")
 
@@ -33,6 +33,8 @@ class WebhookEmit(WebhookTask):
     name = "WebhookEmit"
     autoretry_for = (EmitError,)
     retry_kwargs = {"countdown": 5}
+    #: Before an event that could not be fanned out for another reason is tried again, in seconds.
+    puzzled_for = 30
 
     def run(self, *args: Any, **kwargs: Any) -> list[str]:
         """Fan out; see ``fan_out`` for the arguments. An event that cannot be is not lost."""
@@ -45,7 +47,7 @@ class WebhookEmit(WebhookTask):
                 raise  # there is no message
             # A message that another version wrote, or a fault of ours: for another worker.
             logger.exception("event %s cannot be fanned out; it stays queued", self.request.id)
-            raise give_back(error) from None
+            self.retry(exc=error, countdown=self.puzzled_for)
 
     def fan_out(
         self, event: str, payload: str, timestamp: str, event_id: str, server: bool
@@ -53,9 +55,12 @@ class WebhookEmit(WebhookTask):
         """Queue one delivery for each hook of this worker's file that wants the event.
 
         Returns:
-            the delivery ids; the same ones when the task runs again.
+            the delivery ids, the same ones when the task runs again; empty when no hook wants it
+            or webhooks are off.
         """
         hooks = config_of(self.app).hooks.matching(event, server=server)
+        if not hooks:
+            return []
         return _queue(
             self.app.tasks[WebhookDelivery.name],
             Event(name=event, timestamp=timestamp, payload=payload),
@@ -97,6 +102,7 @@ class Emit:
             ConfigError: the webhooks file is faulty; nothing was queued.
             EmitError: the broker did not take every delivery.
             NotInstalledError: ``install(app)`` was not called.
+            AttemptFailed: with Celery's ``task_always_eager`` and ``task_eager_propagates`` only.
         """
         if fault := event_name_fault(name):
             raise InvalidEvent("name", fault)
@@ -207,7 +213,7 @@ def flush_spool(app: Celery, limit: int | None = None) -> int:
         kombu.exceptions.OperationalError: the broker is still away.
     """
     task = installed_task(app)
-    if task.spool is None:
+    if task.spool is None or next(task.spool.browse(), None) is None:
         return 0
     with task.publisher.producer() as producer:
         senders = {
@@ -251,6 +257,8 @@ def _publish(
                 sent += 1
     except WebhooksError:  # from a task that ran eagerly
         raise
+    except Retry as retry:  # likewise, with task_eager_propagates: Celery does not go on then
+        raise retry.exc from None
     except Exception as error:
         unsent = messages[sent:]
         reason = f"{type(error).__name__}: {error}"

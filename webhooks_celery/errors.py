@@ -71,8 +71,8 @@ class NotInstalledError(WebhooksError):
     def __str__(self) -> str:
         return (
             f"webhooks are not installed in the Celery app {self.app_name!r}. Call "
-            "webhooks_celery.install(app) where that app is created, or import "
-            "webhooks_celery.celery to use the app of its own."
+            "webhooks_celery.install(app) where that app is created and import that module in this "
+            "process, or import webhooks_celery.celery to use the app of its own."
         )
 
 
@@ -169,5 +169,6 @@ class UnknownHook(DeliveryError):
     def __str__(self) -> str:
         return (
             f"hook {self.hook}: {self.why}. This worker and the process that emitted use "
-            "different webhooks files; put the hook back, or restart both with the same file."
+            "different webhooks files; give both the same one, restart them, then run "
+            "celery webhooks dead replay."
         )

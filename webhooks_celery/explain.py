@@ -108,7 +108,8 @@ _CHARSETS = re.compile(
 
 def _text(response: http.client.HTTPResponse, content: bytes) -> str:
     """Return a textual body as text, and nothing for another one."""
-    textual = _TEXTUAL.fullmatch(response.headers.get("Content-Type", ""))
+    # Cut short: what the receiver sends must not keep a regular expression busy.
+    textual = _TEXTUAL.fullmatch(response.headers.get("Content-Type", "")[:200])
     encoding = response.headers.get("Content-Encoding", "identity")
     if textual is None or encoding.lower() != "identity":
         return ""

@@ -20,7 +20,7 @@ CONSUMER_TIMEOUT = 1800.0
 #: On top of what the hooks need, in seconds: for publishing and clocks that differ.
 MARGIN = 60.0
 #: Where the broker keeps waiting deliveries, a worker has them this long before their time, in
-#: seconds.
+#: seconds; the worker then is exact. Longer than an idle worker takes to look again.
 AHEAD = 2.0
 
 

@@ -128,6 +128,7 @@ class Publisher:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._lock = threading.Lock()
+        self._agreeing = threading.Lock()
         self._pool: Any = None
         self._pid = 0
         self._agreed = False
@@ -150,7 +151,8 @@ class Publisher:
         with self._lock:
             if self._pool is None or self._pid != os.getpid():
                 self._pool, self._pid, self._agreed = self._new_pool(), os.getpid(), False
-        producer = self._pool.acquire(block=True, timeout=self.timeout)
+            pool = self._pool
+        producer = pool.acquire(block=True, timeout=self.timeout)
         try:  # not "with", which closes the connection after an error
             if not self._agreed:
                 self._agree(producer.connection)
@@ -169,15 +171,20 @@ class Publisher:
 
     def _agree(self, connection: Any) -> None:
         connection.ensure_connection(**RETRY_POLICY)
-        with self._lock:
-            self._agreed = agree_on_queue(self._app, connection)
+        if not self._agreeing.acquire(timeout=self.timeout):
+            raise TimeoutError(f"the broker took longer than {self.timeout:g} s")
+        try:
+            self._agreed = self._agreed or agree_on_queue(self._app, connection)
+        finally:
+            self._agreeing.release()
 
     def close(self) -> None:
-        """Close the connections; the next producer opens its own."""
+        """Close the connections, those in use too; the next producer opens its own."""
         with self._lock:
-            if self._pool is not None and self._pid == os.getpid():
-                self._pool.force_close_all()
-            self._pool = None
+            pool, self._pool = self._pool, None
+            own = self._pid == os.getpid()
+        if pool is not None and own:
+            pool.connections.force_close_all()
 
     def _new_pool(self) -> Any:
         # Half of the time for a connection that turns out to be dead, half for its successor.

@@ -10,8 +10,11 @@ A script cannot wait for a message. So when it finds none, the same connection w
 ``BLMOVE queue queue RIGHT RIGHT``, which leaves the list as it is and only tells when there is
 something in it; every worker that waits is told, and the script decides which of them gets it.
 
+A worker goes on telling the server which messages it holds, so the visibility timeout runs out for
+those of a worker that was lost, however long a task takes or waits.
+
 Messages that may run only later wait in Redis too, in a sorted set beside their queue, and not in
-a worker's memory, where the visibility timeout would run out. It does so for the queues named in
+a worker's memory. It does so for the queues named in
 the transport option ``waiting_queues``, for only workers with this transport look there.
 
 And a message that is acknowledged after its connection was lost raises a connection error, which
@@ -37,11 +40,9 @@ from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
+from .plan import AHEAD
 from .redis_scripts import FETCH, FORGET, RESTORE
 
-#: Messages that wait are given to a worker so long before their time, in seconds; the worker then
-#: is exact. Longer than an idle worker takes to look again.
-AHEAD = 2.0
 #: How long to wait at one queue, in seconds.
 LONGEST = 1.0
 #: How long to wait at one queue while there are others to look into, in seconds.
@@ -70,6 +71,14 @@ class QoS(redis.QoS):
             virtual.QoS.ack(self, delivery_tag)
         else:
             self.ack(delivery_tag)
+
+    def renew(self) -> None:
+        """Let the visibility timeout begin anew for what is held; not while a solo pool works."""
+        if tags := list(self._delivered):
+            now = time()
+            with self.channel.conn_or_acquire() as client:
+                # What is not there was acknowledged or given back.
+                client.zadd(self.unacked_index_key, dict.fromkeys(tags, now), xx=True)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         with suppress(Exception):  # what is held goes back in any case
@@ -120,6 +129,7 @@ class Channel(redis.Channel):
         self._busy = False  # forgetting
         self._full = False  # the server's memory was, for BLMOVE
         self._pooled: Any = None
+        self._renewed = monotonic()
         super().__init__(*args, **kwargs)
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
@@ -181,6 +191,12 @@ class Channel(redis.Channel):
                     raise
         finally:
             self._busy = False
+
+    def renew(self) -> None:
+        """Say what is held, four times within the visibility timeout."""
+        if monotonic() - self._renewed > self.visibility_timeout / 4:
+            self._renewed = monotonic()
+            self.qos.renew()
 
     def _take_acknowledged(self) -> list[str]:
         tags = self._acknowledged[:BATCH]
@@ -269,8 +285,8 @@ class Channel(redis.Channel):
                 self.forget_acknowledged()  # the solo pool has run the task by now
         finally:
             self.noted = None
-            with suppress(Exception):  # then the visibility timeout brings them back
-                for _, _, message in reversed(fetched):
+            for _, _, message in reversed(fetched):
+                with suppress(Exception):  # then the visibility timeout brings it back
                     self.qos.restore_by_tag(_payload(message)["properties"]["delivery_tag"])
 
     def _connparams(self, asynchronous: bool = False) -> Any:
@@ -314,7 +330,7 @@ class Channel(redis.Channel):
 
 
 class Poller(redis.MultiChannelPoller):
-    """Forgets what was acknowledged, once in each round of the event loop."""
+    """Forgets what was acknowledged and renews what is held, in the rounds of the event loop."""
 
     in_event_loop = False
 
@@ -322,6 +338,7 @@ class Poller(redis.MultiChannelPoller):
         super().on_poll_start()
         for channel in self._channels:
             channel.forget_acknowledged()
+            channel.renew()
 
 
 class Transport(redis.Transport):

@@ -145,7 +145,7 @@ class HookSchema(Schema):
         validate=_check_id,
         metadata={
             "description": "Name of the hook in logs, Flower and commands; unique in the file.",
-            "default_text": "webhook-<n>, n = position counted from 1",
+            "default_text": "`webhook-<n>`, n being its position, counted from 1",
             "minLength": 1,
         },
     )

@@ -24,8 +24,11 @@ GRACE = 1.0
 QUIET = 2.0
 #: The shortest time that a delivery is put off, in seconds.
 SHORTEST = 3
+#: The longest, in seconds: so long after its receiver works again a hook may still be behind.
+LONGEST = 300
 #: How many of a hook's deliveries that were put off come back each second: many enough to find out
-#: soon that its receiver works again, few enough to cost the others nothing.
+#: soon that its receiver works again, few enough to cost the others nothing. More of them if they
+#: could not all be back within ``LONGEST``.
 RETURNS = 10
 
 
@@ -89,6 +92,8 @@ class Shares:
             return None
         if lane.taken < (self._half if now - lane.since < GRACE else self._share):
             return None
+        if lane.returns > now + LONGEST - 1:  # between those before it, then
+            lane.returns = now
         lane.returns = max(lane.returns, now) + 1 / RETURNS
         return max(ceil(lane.returns - now), SHORTEST)
 

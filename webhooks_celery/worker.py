@@ -7,7 +7,7 @@ import os
 import threading
 from typing import Any
 
-from celery import bootsteps
+from celery import bootsteps, signals
 from celery.worker.control import inspect_command
 
 from .broker import agree_on_queue, fit_redis, limits_of, webhooks_queue
@@ -38,12 +38,14 @@ if hasattr(os, "register_at_fork"):
 
 
 class WebhooksStep(bootsteps.StartStopStep):
-    """Reads the webhooks file before anything is consumed; closes connections at the end.
+    """Reads the webhooks file before anything is consumed; sends what was spooled meanwhile.
 
     A bootstep, because Celery swallows what a ``worker_init`` receiver raises.
     """
 
     label = "Webhooks"
+    # After the pool: its children are forked before our thread begins, which ends before they do.
+    requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
@@ -114,10 +116,16 @@ class WebhooksStep(bootsteps.StartStopStep):
         self._stopping.set()
         if self._flusher is not None:
             self._flusher.join(timeout=5)
-        worker.app.tasks[WebhookDelivery.name].close()
 
     def terminate(self, worker: Any) -> None:
         self.stop(worker)
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _close_connections(sender: Any, **_: Any) -> None:
+    """Close connections, once the pool has ended."""
+    if WebhookDelivery.name in sender.app.tasks:
+        sender.app.tasks[WebhookDelivery.name].close()
 
 
 def _forget_nothing() -> None:

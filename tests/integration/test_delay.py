@@ -42,6 +42,19 @@ def test_time_id_and_payload_are_those_of_the_call(hooks, receiver, make_app, ru
     assert emit("PersonCreate", event_id=event_id, app=app) == ids
 
 
+@pytest.mark.parametrize("spool", [True, False])
+def test_an_event_that_no_hook_wants_ends_at_the_worker(
+    spool, queue, tmp_path, webhooks_file, receiver, make_app, run_worker
+):
+    more = {"webhooks_spool": str(tmp_path / "spool")} if spool else {}
+    file = webhooks_file({"events": ["Other"], "url": receiver.url("/in")})
+    app = make_app(webhooks_config=file, **more)
+    run_worker(app)
+    result = emit.delay("E", app=app)
+    assert outcome(app, result.id) == []
+    assert not (tmp_path / "spool").exists()
+
+
 def test_only_the_event_travels(queue, make_app):
     app = make_app()
     result = emit.delay("E", {"n": 1}, server=True, app=app)

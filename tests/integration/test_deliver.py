@@ -127,7 +127,9 @@ def test_a_worker_that_does_not_know_the_hook_says_so(
     assert isinstance(error, UnknownHook)
     assert error.hook == "h"
     assert error.why == (why + file if file else why)
-    assert "put the hook back, or restart both with the same file" in str(error)
+    assert "give both the same one, restart them, then run celery webhooks dead replay." in str(
+        error
+    )
     assert receiver.requests == []
     [record] = log.problems
     assert (record.levelname, record.exc_info) == ("ERROR", None)

@@ -71,6 +71,19 @@ def test_an_event_that_no_hook_wants_queues_nothing(three, queue, make_app):
     assert take_all(app, queue) == []
 
 
+def test_closing_gives_connections_back_and_more_can_be_emitted(three, queue, make_app):
+    app = make_app(webhooks_config=three)
+    publisher = app.tasks["WebhookDelivery"].publisher
+    emit("PersonCreate", app=app)
+    with publisher.producer() as producer:
+        connection = producer.connection
+        assert connection.connected
+    publisher.close()
+    assert not connection.connected
+    emit("PersonCreate", app=app)
+    assert len(take_all(app, queue)) == 6
+
+
 @pytest.mark.parametrize("config", [None, "/does/not/exist.json"])
 def test_without_a_file_webhooks_are_off(config, queue, make_app, log):
     app = make_app(webhooks_config=config)

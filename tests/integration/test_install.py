@@ -6,6 +6,8 @@ from celery import Celery
 from kombu import Queue
 
 from webhooks_celery import emit, install
+from webhooks_celery.broker import fit_redis
+from webhooks_celery.errors import AttemptFailed
 
 
 @pytest.fixture
@@ -133,6 +135,29 @@ def test_two_apps_in_one_process_keep_apart(
     assert take(other, other.conf.webhooks_queue).headers["id"] == of_other
 
 
+@pytest.mark.redis
+def test_what_workers_of_other_apps_hold_is_left_to_them(new_queue, make_app):
+    """In the same database, and for longer than our visibility timeout."""
+    theirs, ours = make_app(), make_app(webhooks_fit_broker=True, webhooks_fit_margin=0)
+    queue = Queue(new_queue())
+    fit_redis(ours, [])
+    assert ours.conf.broker_transport_options["visibility_timeout"] == 0
+    with theirs.connection_for_write() as held, ours.connection_for_read() as sweeping:
+        held.Producer().publish("one", routing_key=queue.name, declare=[queue])
+        message = queue(held.default_channel).get()
+        sweeping.default_channel.qos.restore_visible(interval=1)
+        assert queue(held.default_channel).get() is None
+        message.ack()
+
+
+@pytest.mark.redis
+def test_a_longer_visibility_timeout_is_kept(make_app):
+    longer = {"visibility_timeout": 7200}
+    app = make_app(webhooks_fit_broker=True, broker_transport_options=longer)
+    fit_redis(app, [])
+    assert app.conf.broker_transport_options["visibility_timeout"] == 7200
+
+
 def test_inspect_shows_the_hooks_of_a_hosts_worker(file, receiver, make_app, run_worker):
     app = make_app(webhooks_config=file)
     worker = run_worker(app)
@@ -182,3 +207,14 @@ def test_a_host_that_runs_tasks_eagerly_delivers_at_once(file, receiver):
         delivery,
     ]
     assert len(receiver.requests) == 3
+
+
+def test_a_host_whose_eager_tasks_propagate_gets_the_failed_attempt(file, receiver):
+    receiver.answer("/in", 500)
+    app = Celery("tests of a host", broker="amqp://no-broker.invalid", set_as_current=False)
+    app.conf.update(task_always_eager=True, task_eager_propagates=True, webhooks_config=file)
+    install(app)
+    with pytest.raises(AttemptFailed) as raised:
+        emit("E", app=app)
+    assert (raised.value.attempt, raised.value.status) == (1, 500)
+    assert len(receiver.requests) == 1

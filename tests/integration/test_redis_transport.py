@@ -98,6 +98,27 @@ def test_it_is_noted_before_the_worker_has_read_it(connect: Connect, queue: str)
     assert consumed[0].delivery_info["redelivered"]
 
 
+def test_what_is_held_is_not_given_to_others_however_long_it_takes(
+    connect: Connect, queue: str
+) -> None:
+    """Unless its worker does not come back to say that it holds it."""
+    connection, other = connect(visibility_timeout=1), connect(visibility_timeout=1)
+    publish(connection, queue, "one")
+    got, _ = consume(connection, queue)
+    drain(connection, got, 1)
+    elsewhere, consumer = consume(other, queue)
+    for _ in range(3):  # longer than the timeout, all in all
+        with suppress(TimeoutError, Empty):
+            connection.drain_events(timeout=0.5)
+        consumer.channel.qos.restore_visible(interval=1)
+    assert consumer.channel.client.llen(queue) == 0
+
+    drain(other, elsewhere, 1)
+    assert elsewhere[0].delivery_info["redelivered"]
+    got[0].ack()
+    assert consumer.channel.client.hlen(f"{queue}.unacked") == 0
+
+
 def test_who_waits_at_an_empty_queue_is_woken_and_takes_nothing(
     connect: Connect, queue: str
 ) -> None:

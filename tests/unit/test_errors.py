@@ -32,7 +32,8 @@ ERRORS = [
     (
         NotInstalledError("shop"),
         "webhooks are not installed in the Celery app 'shop'. Call webhooks_celery.install(app) "
-        "where that app is created, or import webhooks_celery.celery to use the app of its own.",
+        "where that app is created and import that module in this process, or import "
+        "webhooks_celery.celery to use the app of its own.",
     ),
     (InvalidEvent("payload.user", "contains itself."), "payload.user: contains itself."),
     (
@@ -51,7 +52,8 @@ ERRORS = [
     (
         UnknownHook("a", "not in /etc/w.json"),
         "hook a: not in /etc/w.json. This worker and the process that emitted use different "
-        "webhooks files; put the hook back, or restart both with the same file.",
+        "webhooks files; give both the same one, restart them, then run celery webhooks dead "
+        "replay.",
     ),
 ]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from webhooks_celery.shares import GRACE, PATIENCE, QUIET, RETURNS, SHORTEST, Shares
+from webhooks_celery.shares import GRACE, LONGEST, PATIENCE, QUIET, RETURNS, SHORTEST, Shares
 
 DEADLINE = 10.0
 
@@ -106,6 +108,15 @@ def test_what_is_put_off_comes_back_little_by_little(shares, clock):
     assert waits[: 2 * RETURNS] == [SHORTEST] * 2 * RETURNS
     assert waits == sorted(waits)
     assert waits[-1] == pytest.approx(100 / RETURNS, abs=1)
+
+
+def test_however_many_are_put_off_they_come_back_in_time_and_evenly(shares, clock):
+    hang(shares, clock)
+    waits = Counter(shares.take("slow") for _ in range(10 * LONGEST * RETURNS))
+    assert set(waits) == set(range(SHORTEST, LONGEST + 1))
+    ordinary = [waits[wait] for wait in range(SHORTEST + 1, LONGEST)]
+    assert min(ordinary) >= 9 * RETURNS
+    assert max(ordinary) <= 11 * RETURNS
 
 
 def test_after_a_quick_attempt_nothing_waits_for_those_put_off(shares, clock):
