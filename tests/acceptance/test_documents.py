@@ -145,11 +145,9 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 DJANGO = """
-import os, sys
-os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
+import mysite
 import django
 django.setup()
-import mysite.celery
 from django.test import RequestFactory
 from mysite.views import create_person
 assert create_person(RequestFactory().post("/")).status_code == 201
@@ -167,7 +165,6 @@ def test_readme(reader: Reader, tmp_path: Path) -> None:
             reader.follow(block)
     listener = reader.background[1]
     listener.wait_for("PersonCreate")
-    (tmp_path / "mysite" / "__init__.py").touch()
     (tmp_path / "mysite" / "settings.py").write_text(
         'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}\n'
     )
