@@ -102,7 +102,7 @@ class EmitError(WebhooksError):
     Attributes:
         event_id: the event's id.
         queued: ids of the deliveries that the broker took.
-        not_queued: ids of those it did not take.
+        not_queued: ids of those it did not take; of ``emit.delay`` the event's own id.
         reason: what the broker connection said.
     """
 
@@ -117,7 +117,9 @@ class EmitError(WebhooksError):
 
     def __str__(self) -> str:
         total = len(self.queued) + len(self.not_queued)
-        what = f"{len(self.not_queued)} of {total} deliveries were" if total else "the event was"
+        what = f"{len(self.not_queued)} of {total} deliveries were"
+        if self.not_queued == (self.event_id,):
+            what = "the event was"
         return (
             f"{what} not queued: {self.reason}. Emit again with event_id={self.event_id!r} when "
             "the broker is back: ids stay the same."

@@ -42,7 +42,7 @@ ERRORS = [
         "the broker is back: ids stay the same.",
     ),
     (
-        EmitError("e1", [], [], "OSError: gone"),
+        EmitError("e1", [], ["e1"], "OSError: gone"),
         "the event was not queued: OSError: gone. Emit again with event_id='e1' when the broker "
         "is back: ids stay the same.",
     ),
