@@ -58,7 +58,10 @@ class WebhookEmit(WebhookTask):
             the delivery ids, the same ones when the task runs again; empty when no hook wants it
             or webhooks are off.
         """
-        hooks = config_of(self.app).hooks.matching(event, server=server)
+        config = config_of(self.app)
+        if config.off:
+            logger.warning("event %s is dropped: webhooks are off: %s", event_id, config.off)
+        hooks = config.hooks.matching(event, server=server)
         if not hooks:
             return []
         return _queue(

@@ -151,6 +151,7 @@ class Publisher:
         with self._lock:
             if self._pool is None or self._pid != os.getpid():
                 self._pool, self._pid, self._agreed = self._new_pool(), os.getpid(), False
+                self._agreeing = threading.Lock()  # the other process may have held it
             pool = self._pool
         producer = pool.acquire(block=True, timeout=self.timeout)
         try:  # not "with", which closes the connection after an error

@@ -55,6 +55,14 @@ end
 return found
 """
 
+#: Lets the visibility timeout of messages begin anew, but for those acknowledged or given back.
+#: KEYS: the sorted set; ARGV: the time, the tags.
+RENEW = """#!lua flags=allow-oom
+for i = 2, #ARGV do
+    redis.call('ZADD', KEYS[1], 'XX', ARGV[1], ARGV[i])
+end
+"""
+
 #: Puts a message back if nobody did so before. KEYS: the sorted set, the hash, the lists; ARGV: the
 #: tag, the command, the message.
 RESTORE = """#!lua flags=allow-oom

@@ -11,11 +11,12 @@ A script cannot wait for a message. So when it finds none, the same connection w
 something in it; every worker that waits is told, and the script decides which of them gets it.
 
 A worker goes on telling the server which messages it holds, so the visibility timeout runs out for
-those of a worker that was lost, however long a task takes or waits.
+those of a worker that was lost, however long a task takes or waits. It does not while a solo pool
+works or the worker is being stopped.
 
 Messages that may run only later wait in Redis too, in a sorted set beside their queue, and not in
-a worker's memory. It does so for the queues named in
-the transport option ``waiting_queues``, for only workers with this transport look there.
+a worker's memory: those of the queues named in the transport option ``waiting_queues``, for only
+workers with this transport look there.
 
 And a message that is acknowledged after its connection was lost raises a connection error, which
 Celery logs; kombu's ``AttributeError`` ends the worker. A server whose memory is full still gives
@@ -41,7 +42,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
 from .plan import AHEAD
-from .redis_scripts import FETCH, FORGET, RESTORE
+from .redis_scripts import FETCH, FORGET, RENEW, RESTORE
 
 #: How long to wait at one queue, in seconds.
 LONGEST = 1.0
@@ -73,12 +74,10 @@ class QoS(redis.QoS):
             self.ack(delivery_tag)
 
     def renew(self) -> None:
-        """Let the visibility timeout begin anew for what is held; not while a solo pool works."""
-        if tags := list(self._delivered):
-            now = time()
+        """Let the visibility timeout begin anew for what is held."""
+        if tags := [tag for tag in list(self._delivered) if tag not in self._dirty]:
             with self.channel.conn_or_acquire() as client:
-                # What is not there was acknowledged or given back.
-                client.zadd(self.unacked_index_key, dict.fromkeys(tags, now), xx=True)
+                self.channel.run(client, RENEW, [self.unacked_index_key], [time(), *tags])
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         with suppress(Exception):  # what is held goes back in any case

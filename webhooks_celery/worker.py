@@ -119,6 +119,7 @@ class WebhooksStep(bootsteps.StartStopStep):
 
     def terminate(self, worker: Any) -> None:
         self.stop(worker)
+        _close_connections(worker)  # Celery does not send the signal then
 
 
 @signals.worker_shutdown.connect  # type: ignore[untyped-decorator]

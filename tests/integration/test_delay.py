@@ -55,6 +55,14 @@ def test_an_event_that_no_hook_wants_ends_at_the_worker(
     assert not (tmp_path / "spool").exists()
 
 
+def test_a_worker_whose_webhooks_are_off_says_what_it_drops(make_app, run_worker, log):
+    app = make_app()
+    run_worker(app)
+    result = emit.delay("E", app=app)
+    assert outcome(app, result.id) == []
+    log.wait_for(f"event {result.id} is dropped: webhooks are off: IMMICH_WEBHOOKS_CONFIG is not")
+
+
 def test_only_the_event_travels(queue, make_app):
     app = make_app()
     result = emit.delay("E", {"n": 1}, server=True, app=app)

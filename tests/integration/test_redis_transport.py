@@ -119,6 +119,23 @@ def test_what_is_held_is_not_given_to_others_however_long_it_takes(
     assert consumer.channel.client.hlen(f"{queue}.unacked") == 0
 
 
+def test_what_was_given_back_is_no_longer_renewed(connect: Connect, queue: str) -> None:
+    connection = connect()
+    publish(connection, queue, "one")
+    got, consumer = consume(connection, queue, prefetch_count=1)
+    drain(connection, got, 1)
+    consumer.cancel()
+    got[0].reject(requeue=True)
+    elsewhere, other = consume(connect(), queue)
+    drain(other.connection, elsewhere, 1)
+    client, tag = other.channel.client, elsewhere[0].delivery_tag
+    client.zadd(f"{queue}.unacked_index", {tag: 1})
+    consumer.channel.qos.renew()
+    assert client.zscore(f"{queue}.unacked_index", tag) == 1
+    other.channel.qos.renew()
+    assert client.zscore(f"{queue}.unacked_index", tag) > 1
+
+
 def test_who_waits_at_an_empty_queue_is_woken_and_takes_nothing(
     connect: Connect, queue: str
 ) -> None:
@@ -282,9 +299,12 @@ def test_a_message_that_is_none_does_not_stop_those_behind_it(connect: Connect, 
 
 
 def test_a_worker_with_nothing_to_do_outlasts_a_full_server(connect: Connect, queue: str) -> None:
-    connection = connect()
+    """And what it holds stays its own."""
+    connection = connect(visibility_timeout=4)
     client = connect().default_channel.client
-    got, _ = consume(connection, queue)
+    publish(connection, queue, "held")
+    got, consumer = consume(connection, queue)
+    drain(connection, got, 1)
     before = client.config_get("maxmemory")["maxmemory"]
     client.config_set("maxmemory", 1)
     try:
@@ -293,5 +313,7 @@ def test_a_worker_with_nothing_to_do_outlasts_a_full_server(connect: Connect, qu
                 connection.drain_events(timeout=2)
     finally:
         client.config_set("maxmemory", before)
+    consumer.channel.qos.restore_visible(interval=1)
     publish(connect(), queue, "one")
-    drain(connection, got, 1)
+    drain(connection, got, 2)
+    assert [message.payload for message in got] == ["held", "one"]
