@@ -24,17 +24,28 @@ METRICS = [
     Metric(key="cpu", title="CPU", unit="s"),
     Metric(key="memory", title="memory", unit="MiB"),
 ]
+#: Runs ``celery`` as if this package had no commands there.
+WITHOUT_OURS = """
+from importlib import metadata
+found = metadata.entry_points
+metadata.entry_points = lambda **of: [
+    each for each in found(**of) if not each.value.startswith("webhooks_celery")
+]
+from celery.__main__ import main
+main()
+"""
 COMMANDS = {
     "python": ["-c", "pass"],
     "import celery": ["-c", "import celery"],
     "ours, import webhooks_celery": ["-c", "import webhooks_celery"],
     "ours, import emit": ["-c", "from webhooks_celery import emit"],
-    "celery --version": ["-m", "celery", "--version"],
+    "celery --version, without our commands": ["-c", WITHOUT_OURS, "--version"],
+    "ours, celery --version": ["-m", "celery", "--version"],
     "ours, celery webhooks check": ["-m", "celery", "webhooks", "check"],
 }
 AGAINST = {
-    "ours, import emit": "import celery",
-    "ours, celery webhooks check": "celery --version",
+    "ours, celery --version": "celery --version, without our commands",
+    "ours, celery webhooks check": "celery --version, without our commands",
 }
 URL = "http://127.0.0.1:9/"
 
