@@ -104,6 +104,7 @@ class Result:
                 cells.append(_spread(row.samples.get(metric.key, [])))
             yield _line(cells)
         for name, why in self.failures.items():
+            yield ""  # the end of the table
             yield f"FAILED: {name}: {why.splitlines()[0]}"
 
     def save(self, folder: Path) -> list[Path]:
