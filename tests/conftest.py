@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,6 +32,9 @@ import webhooks_celery
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "redis: about Redis only; left out on another broker")
+    # A shell starts what runs in its background with this signal ignored, and so would be whatever
+    # is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
